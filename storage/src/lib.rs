@@ -1,1 +1,15 @@
+//! Trefoil's stores: one write-ahead log, hot rows in memory, immutable segments on disk.
+//!
+//! Modules stand in the order in which data meets them. This crate never sees tonic, axum or HTTP, and it learns
+//! OTLP only through the [`signal::Decoder`] it is opened with.
 
+pub mod attributes;
+pub mod columns;
+pub mod logs;
+pub mod metrics;
+pub mod red;
+pub mod resource;
+pub mod segment;
+pub mod signal;
+pub mod spans;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! HDR histograms fed from every span: rate, errors and duration per service, operation, kind and status.

@@ -1,0 +1,139 @@
+//! What the store asks of each signal: the seam between the write-ahead log and the four stores behind it.
+//!
+//! A signal store keeps *hot* rows in memory, *seals* them into segment files, opens segments and merges them.
+//! The store (`store.rs`) decides when; the manifest decides which segments live.
+
+use crate::segment::{SegmentDir, SegmentMeta};
+use serde::{Deserialize, Serialize};
+use std::io;
+
+/// The kinds of segments on disk. `Red` holds the HDR histograms fed from every span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Signal {
+    Spans,
+    Logs,
+    Metrics,
+    Red,
+}
+
+impl Signal {
+    pub const ALL: [Signal; 4] = [Signal::Spans, Signal::Logs, Signal::Metrics, Signal::Red];
+
+    /// Folder and label name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Signal::Spans => "spans",
+            Signal::Logs => "logs",
+            Signal::Metrics => "metrics",
+            Signal::Red => "red",
+        }
+    }
+}
+
+/// What a write-ahead-log frame holds; tells replay which decoder to use. Numbers are part of the file format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// `ExportTraceServiceRequest` protobuf bytes.
+    OtlpTraces = 1,
+    /// `ExportLogsServiceRequest` protobuf bytes.
+    OtlpLogs = 2,
+    /// `ExportMetricsServiceRequest` protobuf bytes.
+    OtlpMetrics = 3,
+    /// Prometheus remote write 1.0 `WriteRequest`, snappy removed.
+    RemoteWrite1 = 4,
+    /// Prometheus remote write 2.0 `Request`, snappy removed.
+    RemoteWrite2 = 5,
+}
+
+impl FrameKind {
+    pub fn from_u8(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::OtlpTraces,
+            2 => Self::OtlpLogs,
+            3 => Self::OtlpMetrics,
+            4 => Self::RemoteWrite1,
+            5 => Self::RemoteWrite2,
+            _ => return None,
+        })
+    }
+
+    /// The signal whose ledger counts this frame's records.
+    pub fn signal(self) -> Signal {
+        match self {
+            Self::OtlpTraces => Signal::Spans,
+            Self::OtlpLogs => Signal::Logs,
+            Self::OtlpMetrics | Self::RemoteWrite1 | Self::RemoteWrite2 => Signal::Metrics,
+        }
+    }
+}
+
+/// A decoded request: columnar, not yet durable.
+#[derive(Debug)]
+pub enum Batch {
+    Spans(crate::spans::SpanBatch),
+    Logs(crate::logs::LogBatch),
+    Metrics(crate::metrics::MetricBatch),
+}
+
+/// What a decoder made of one request. `accepted + rejected` is always the number of records sent.
+#[derive(Debug)]
+pub struct Decoded {
+    pub batch: Batch,
+    pub accepted: u64,
+    pub rejected: u64,
+    /// Why records were rejected, for the sender: the first reasons with their counts.
+    pub reason: Option<String>,
+}
+
+/// Turns a frame's bytes into a batch. Given to the store when it is opened, so that it need not know OTLP; replay
+/// and ingest use the same one, and equal arguments give equal batches.
+pub trait Decoder: Send + Sync + 'static {
+    /// * `body`: the request's bytes, decompressed.
+    /// * `arrival_ns`: Unix ns when the request came in; stands in for missing times and bounds future ones.
+    ///
+    /// # Errors
+    /// A message for the sender when the body as a whole can't be read; nothing of it is kept.
+    fn decode(&self, kind: FrameKind, body: &[u8], arrival_ns: u64) -> Result<Decoded, String>;
+}
+
+/// One signal's hot rows and live segments. All methods take `&self`: queries run beside them on a snapshot.
+pub trait SignalStore: Send + Sync + 'static {
+    type Batch;
+
+    fn signal(&self) -> Signal;
+
+    /// Makes a durable batch visible to queries. Called in WAL order from one thread.
+    fn insert(&self, batch: Self::Batch);
+
+    /// Heap bytes of hot rows, frozen ones included.
+    fn hot_bytes(&self) -> usize;
+
+    /// Sets all present hot rows apart for the next [`seal`](Self::seal); they stay visible. Called from the thread
+    /// that inserts, so the cut falls exactly between two frames. No-op when something is still frozen.
+    fn freeze(&self);
+
+    /// Writes the frozen rows as segment files into `dir`, each file synced; split by time partition. They become
+    /// visible as segments only with [`publish`](Self::publish). An empty result means nothing was frozen.
+    /// After an error it may be called again: file names are new each time.
+    fn seal(&self, dir: &SegmentDir) -> io::Result<Vec<SegmentMeta>>;
+
+    /// Opens segments that the manifest lists (at start). A segment that can't be opened is returned with the reason
+    /// and is left out; the store quarantines it.
+    fn open(&self, dir: &SegmentDir, metas: &[SegmentMeta]) -> Vec<(SegmentMeta, io::Error)>;
+
+    /// The manifest now lists `added` and no longer `removed`: in one step queries see the new set, and if
+    /// `sealed` the frozen rows are dropped. Files of removed segments are deleted by the caller after the last
+    /// snapshot that holds them is gone.
+    fn publish(
+        &self,
+        dir: &SegmentDir,
+        added: &[SegmentMeta],
+        removed: &[SegmentMeta],
+        sealed: bool,
+    ) -> io::Result<()>;
+
+    /// Merges segments of one partition into one (or few); inputs stay as they are.
+    fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>>;
+}

@@ -1,1 +1,4 @@
+//! Queries over the stores, and the HTTP APIs that speak them.
 
+pub mod exec;
+pub mod http;

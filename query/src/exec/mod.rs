@@ -1,0 +1,4 @@
+//! Execution: queries over snapshots of the stores.
+
+pub mod sql;
+pub mod table;

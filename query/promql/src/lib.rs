@@ -1,1 +1,26 @@
+//! PromQL with the semantics of Prometheus 3: parser, evaluation over all steps at once, and the
+//! seam to a store of series.
+//!
+//! This crate knows nothing of Arrow, HTTP or the stores: it asks a [`SeriesSource`] for series.
 
+mod budget;
+pub mod histogram;
+pub mod labels;
+mod matcher;
+mod memory;
+mod regexp;
+mod series;
+mod source;
+pub mod text;
+
+pub use budget::{Budget, LimitError, Limits};
+pub use histogram::{Bucket, CounterResetHint, Histogram};
+pub use labels::{Labels, LabelsBuilder};
+pub use matcher::{MatchOp, Matcher, matches_all};
+pub use memory::{MemorySource, Value};
+pub use regexp::RegexpError;
+pub use series::{Column, STALE_BITS, Series, is_stale, stale_marker};
+pub use source::{
+    Exemplar, ExemplarSeries, Metadata, SelectHints, SeriesSource, SourceError, SourceStats,
+    TimeRange,
+};

@@ -35,9 +35,9 @@ impl TableSource for Rows {
             .iter()
             .map(|column| {
                 let array: ArrayRef = match column.as_str() {
-                    "start_time" => Arc::new(
-                        TimestampNanosecondArray::from(vec![1, 2, 3]).with_timezone("UTC"),
-                    ),
+                    "start_time" => {
+                        Arc::new(TimestampNanosecondArray::from(vec![1, 2, 3]).with_timezone("UTC"))
+                    }
                     "name" => Arc::new(StringArray::from(vec!["a", "b", "a"])),
                     "attributes" => Arc::new(StringArray::from(vec![r#"{"k":"v"}"#, "{}", "{}"])),
                     _ => Arc::new(Int64Array::from(vec![Some(200), None, Some(500)])),

@@ -5,11 +5,18 @@
 
 pub mod attributes;
 pub mod columns;
+pub mod config;
+pub mod dedup;
+pub mod ledger;
 pub mod logs;
+pub mod maintain;
+pub mod manifest;
 pub mod metrics;
 pub mod red;
 pub mod resource;
 pub mod segment;
 pub mod signal;
 pub mod spans;
+pub mod store;
+pub mod wal;
 pub mod wire;

@@ -99,13 +99,9 @@ pub trait Decoder: Send + Sync + 'static {
 }
 
 /// One signal's hot rows and live segments. All methods take `&self`: queries run beside them on a snapshot.
+/// Inserting a batch is each store's own method; [`StoreSet::insert`] hands batches out.
 pub trait SignalStore: Send + Sync + 'static {
-    type Batch;
-
     fn signal(&self) -> Signal;
-
-    /// Makes a durable batch visible to queries. Called in WAL order from one thread.
-    fn insert(&self, batch: Self::Batch);
 
     /// Heap bytes of hot rows, frozen ones included.
     fn hot_bytes(&self) -> usize;
@@ -124,8 +120,8 @@ pub trait SignalStore: Send + Sync + 'static {
     fn open(&self, dir: &SegmentDir, metas: &[SegmentMeta]) -> Vec<(SegmentMeta, io::Error)>;
 
     /// The manifest now lists `added` and no longer `removed`: in one step queries see the new set, and if
-    /// `sealed` the frozen rows are dropped. Files of removed segments are deleted by the caller after the last
-    /// snapshot that holds them is gone.
+    /// `sealed` the frozen rows are dropped. The caller deletes files of removed segments one manifest generation
+    /// later and not before any query that began on an older snapshot must have ended.
     fn publish(
         &self,
         dir: &SegmentDir,
@@ -136,4 +132,18 @@ pub trait SignalStore: Send + Sync + 'static {
 
     /// Merges segments of one partition into one (or few); inputs stay as they are.
     fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>>;
+}
+
+/// The stores behind one write-ahead log.
+pub trait StoreSet: Send + Sync + 'static {
+    /// Makes a durable batch visible to queries. Called in WAL order from one thread.
+    fn insert(&self, batch: Batch);
+
+    /// Every store once; sealed and published in this order.
+    fn signals(&self) -> Vec<&dyn SignalStore>;
+
+    /// Heap bytes of all hot rows.
+    fn hot_bytes(&self) -> usize {
+        self.signals().iter().map(|store| store.hot_bytes()).sum()
+    }
 }

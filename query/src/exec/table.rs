@@ -6,7 +6,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{
+    BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType,
+};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
@@ -98,10 +100,17 @@ impl TableProvider for SourceTable {
         for filter in filters {
             narrow(&mut bounds, filter, self.source.time_column());
         }
-        let partition = ScanPartition { source: self.source.clone(), schema: projected.clone(), bounds };
+        let partition =
+            ScanPartition { source: self.source.clone(), schema: projected.clone(), bounds };
         // The partition streams only the projected columns, so the plan itself projects nothing.
-        let plan =
-            StreamingTableExec::try_new(projected, vec![Arc::new(partition)], None, [], false, limit)?;
+        let plan = StreamingTableExec::try_new(
+            projected,
+            vec![Arc::new(partition)],
+            None,
+            [],
+            false,
+            limit,
+        )?;
         Ok(Arc::new(plan))
     }
 
@@ -211,9 +220,8 @@ impl PartitionStream for ScanPartition {
                 columns.push(source.time_column().to_owned());
             }
             for batch in source.scan(&columns, bounds) {
-                let batch = batch
-                    .map_err(DataFusionError::from)
-                    .and_then(|batch| conform(batch, &schema));
+                let batch =
+                    batch.map_err(DataFusionError::from).and_then(|batch| conform(batch, &schema));
                 let failed = batch.is_err();
                 // A closed channel means that the query has ended or its client has left.
                 if tx.blocking_send(batch).is_err() || failed {

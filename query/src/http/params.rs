@@ -23,7 +23,11 @@ impl Params {
 
     /// First value of `name`; an empty one counts as absent.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, v)| v.as_str())
+            .filter(|v| !v.is_empty())
     }
 
     /// All values of `name`.
@@ -33,7 +37,9 @@ impl Params {
 
     /// A time in Unix ns, see [`parse_time`].
     pub fn time(&self, name: &str) -> Result<Option<u64>, ApiError> {
-        self.get(name).map(|text| parse_time(text).map_err(|why| malformed(name, text, &why))).transpose()
+        self.get(name)
+            .map(|text| parse_time(text).map_err(|why| malformed(name, text, &why)))
+            .transpose()
     }
 
     /// A duration in ns, see [`parse_duration`].

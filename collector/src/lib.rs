@@ -1,1 +1,3 @@
+//! How bytes come in: OTLP and remote write, decoded into batches.
 
+pub mod decode;

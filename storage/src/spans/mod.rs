@@ -1,5 +1,5 @@
 //! The spans half of the store.
 
-/// One decoded request of spans, columnar.
-#[derive(Debug, Default)]
-pub struct SpanBatch {}
+mod batch;
+
+pub use batch::{STATUS_ERROR, SpanBatch, SpanFields};

@@ -45,6 +45,13 @@ impl BytesColumn {
         std::str::from_utf8(self.get(row)).unwrap_or("\u{fffd}")
     }
 
+    /// Adds all rows of another column.
+    pub fn append(&mut self, other: &Self) {
+        let base = self.data.len() as u32;
+        self.data.extend_from_slice(&other.data);
+        self.offsets.extend(other.offsets[1..].iter().map(|offset| base + offset));
+    }
+
     pub fn len(&self) -> usize {
         self.offsets.len() - 1
     }
@@ -78,7 +85,12 @@ pub struct DictColumn {
 
 impl DictColumn {
     pub fn push(&mut self, value: &str) {
-        let code = match self.lookup.get(value) {
+        let code = self.code(value);
+        self.codes.push(code);
+    }
+
+    fn code(&mut self, value: &str) -> u32 {
+        match self.lookup.get(value) {
             Some(&code) => code,
             None => {
                 let code = self.values.len() as u32;
@@ -87,8 +99,13 @@ impl DictColumn {
                 self.lookup.insert(value, code);
                 code
             }
-        };
-        self.codes.push(code);
+        }
+    }
+
+    /// Adds all rows of another column.
+    pub fn append(&mut self, other: &Self) {
+        let codes: Vec<u32> = other.values.iter().map(|value| self.code(value)).collect();
+        self.codes.extend(other.codes.iter().map(|code| codes[*code as usize]));
     }
 
     pub fn get(&self, row: usize) -> &Arc<str> {

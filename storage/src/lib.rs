@@ -16,6 +16,7 @@ pub mod red;
 pub mod resource;
 pub mod segment;
 pub mod signal;
+pub mod columnar;
 pub mod spans;
 pub mod store;
 pub mod wal;

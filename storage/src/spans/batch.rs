@@ -110,6 +110,19 @@ impl SpanBatch {
         self.links.end_row();
     }
 
+    /// Adds a span read back from a segment.
+    pub fn push_span(&mut self, span: &super::Span) {
+        let row = SpanFields {
+            resource: self.resource_index(&span.resource),
+            scope: self.scope_index(&span.scope),
+            ..span.fields
+        };
+        self.open_attributes().extend_from_slice(&span.attributes);
+        self.open_events().extend_from_slice(&span.events);
+        self.open_links().extend_from_slice(&span.links);
+        self.push_row(&row, &span.name, &span.trace_state, &span.status_message);
+    }
+
     /// Called once after the last row: bounds are set and spare memory is given back.
     pub fn finish(&mut self) {
         self.min_ns = self.rows.iter().map(|row| row.start_ns).min().unwrap_or(0);
@@ -124,6 +137,25 @@ impl SpanBatch {
         ] {
             column.shrink_to_fit();
         }
+    }
+
+    /// Adds all rows of another batch; small requests share one batch in memory.
+    pub fn append(&mut self, other: &Self) {
+        let resources: Vec<u32> = other.resources.iter().map(|r| self.resource_index(r)).collect();
+        let scopes: Vec<u32> = other.scopes.iter().map(|s| self.scope_index(s)).collect();
+        self.rows.extend(other.rows.iter().map(|row| SpanFields {
+            resource: resources[row.resource as usize],
+            scope: scopes[row.scope as usize],
+            ..*row
+        }));
+        self.name.append(&other.name);
+        self.attributes.append(&other.attributes);
+        self.events.append(&other.events);
+        self.links.append(&other.links);
+        self.trace_state.append(&other.trace_state);
+        self.status_message.append(&other.status_message);
+        self.min_ns = self.min_ns.min(other.min_ns);
+        self.max_ns = self.max_ns.max(other.max_ns);
     }
 
     pub fn resource(&self, row: usize) -> &Arc<Resource> {

@@ -1,5 +1,14 @@
 //! The spans half of the store.
+//!
+//! Batch (decoded) → hot (in `store`) → segment (sealed); `search` and `table` read both.
 
 mod batch;
+mod index;
+pub mod records;
+mod row;
+mod segment;
+mod store;
 
 pub use batch::{STATUS_ERROR, SpanBatch, SpanFields};
+pub use row::Span;
+pub use store::{SpanSnapshot, SpanStore};

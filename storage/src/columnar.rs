@@ -1,0 +1,559 @@
+//! Parquet pieces that span and log segments share: attributes as columns, resources and scopes as JSON text,
+//! files and readers.
+//!
+//! At seal the keys that many rows have become typed columns `attributes.<key>`; what is left of each row is one
+//! stored-JSON text column `attributes`. Reading puts both together again.
+
+use crate::attributes::{self, Value};
+use crate::resource::{Interner, Resource, Scope};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, BooleanBuilder, DictionaryArray, Float64Array,
+    Float64Builder, Int32Array, Int64Array, Int64Builder, RecordBatch, StringArray, StringBuilder,
+};
+use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder, RowSelection,
+};
+use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
+use parquet::schema::types::ColumnPath;
+use rustc_hash::FxHashMap;
+use serde_json::{Map, Value as Json};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::segment::DurableFile;
+
+/// Prefix of the typed attribute columns.
+pub const ATTRIBUTE_PREFIX: &str = "attributes.";
+
+/// At most so many keys become columns.
+const COLUMNS_MAX: usize = 64;
+
+/// A key becomes a column when at least one row in this many has it.
+const RARITY: usize = 100;
+
+/// Rows a page holds at most: what a point read decodes per column.
+const PAGE_ROWS: usize = 4096;
+
+/// Rows a row group holds at most.
+const GROUP_ROWS: usize = 128 * 1024;
+
+/// OTLP type of a typed attribute column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ScalarType {
+    Text,
+    Int,
+    Double,
+    Bool,
+}
+
+impl ScalarType {
+    fn of(value: Value<'_>) -> Option<Self> {
+        match value {
+            Value::Str(_) => Some(Self::Text),
+            Value::Int(_) => Some(Self::Int),
+            Value::Double(_) => Some(Self::Double),
+            Value::Bool(_) => Some(Self::Bool),
+            _ => None,
+        }
+    }
+
+    pub fn arrow(self) -> DataType {
+        match self {
+            Self::Text => DataType::Utf8,
+            Self::Int => DataType::Int64,
+            Self::Double => DataType::Float64,
+            Self::Bool => DataType::Boolean,
+        }
+    }
+
+    pub fn from_arrow(data_type: &DataType) -> Option<Self> {
+        Some(match data_type {
+            DataType::Utf8 => Self::Text,
+            DataType::Int64 => Self::Int,
+            DataType::Float64 => Self::Double,
+            DataType::Boolean => Self::Bool,
+            _ => return None,
+        })
+    }
+}
+
+/// Attribute keys with the type under which they were seen; `None` = more than one type.
+#[derive(Debug, Clone, Default)]
+pub struct KeyTypes(pub FxHashMap<Arc<str>, Option<ScalarType>>);
+
+impl KeyTypes {
+    pub fn add(&mut self, key: &str, seen: Option<ScalarType>) {
+        match self.0.get_mut(key) {
+            Some(known) if *known == seen => {}
+            Some(known) => *known = None,
+            None => {
+                self.0.insert(key.into(), seen);
+            }
+        }
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        for (key, seen) in &other.0 {
+            self.add(key, *seen);
+        }
+    }
+
+    /// Adds the keys of a canonical list.
+    pub fn add_list(&mut self, list: &[u8]) {
+        for (key, value) in attributes::iter(list) {
+            self.add(key, ScalarType::of(value));
+        }
+    }
+
+    /// The type as which a key can be read as a column: text when it is mixed or not a scalar.
+    pub fn column_type(&self, key: &str) -> Option<DataType> {
+        self.0.get(key).map(|seen| seen.map_or(DataType::Utf8, ScalarType::arrow))
+    }
+}
+
+enum ColumnBuilder {
+    Text(StringBuilder),
+    Int(Int64Builder),
+    Double(Float64Builder),
+    Bool(BooleanBuilder),
+}
+
+impl ColumnBuilder {
+    fn new(scalar: ScalarType) -> Self {
+        match scalar {
+            ScalarType::Text => Self::Text(StringBuilder::new()),
+            ScalarType::Int => Self::Int(Int64Builder::new()),
+            ScalarType::Double => Self::Double(Float64Builder::new()),
+            ScalarType::Bool => Self::Bool(BooleanBuilder::new()),
+        }
+    }
+
+    fn push(&mut self, value: Option<Value<'_>>) {
+        match (self, value) {
+            (Self::Text(b), Some(Value::Str(v))) => b.append_value(v),
+            (Self::Text(b), _) => b.append_null(),
+            (Self::Int(b), Some(Value::Int(v))) => b.append_value(v),
+            (Self::Int(b), _) => b.append_null(),
+            (Self::Double(b), Some(Value::Double(v))) => b.append_value(v),
+            (Self::Double(b), _) => b.append_null(),
+            (Self::Bool(b), Some(Value::Bool(v))) => b.append_value(v),
+            (Self::Bool(b), _) => b.append_null(),
+        }
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        match self {
+            Self::Text(b) => Arc::new(b.finish()),
+            Self::Int(b) => Arc::new(b.finish()),
+            Self::Double(b) => Arc::new(b.finish()),
+            Self::Bool(b) => Arc::new(b.finish()),
+        }
+    }
+}
+
+/// Splits the attributes of rows into typed columns and a rest.
+pub struct AttributeColumns {
+    keys: Vec<(Arc<str>, ScalarType)>,
+    lookup: FxHashMap<Arc<str>, usize>,
+    builders: Vec<ColumnBuilder>,
+    rest: StringBuilder,
+}
+
+impl AttributeColumns {
+    /// Chooses the columns by looking at every row once.
+    pub fn choose<'a>(rows: usize, lists: impl Iterator<Item = &'a [u8]>) -> Self {
+        // Per key: rows that have it, and its type while there is only one.
+        let mut seen: FxHashMap<&str, (usize, Option<ScalarType>)> = FxHashMap::default();
+        for list in lists {
+            for (key, value) in attributes::iter(list) {
+                let scalar = ScalarType::of(value);
+                let entry = seen.entry(key).or_insert((0, scalar));
+                entry.0 += 1;
+                if entry.1 != scalar {
+                    entry.1 = None;
+                }
+            }
+        }
+        let mut chosen: Vec<(&str, usize, ScalarType)> = seen
+            .into_iter()
+            .filter_map(|(key, (count, scalar))| Some((key, count, scalar?)))
+            .filter(|(_, count, _)| count * RARITY >= rows)
+            .collect();
+        chosen.sort_unstable_by_key(|(key, count, _)| (std::cmp::Reverse(*count), *key));
+        chosen.truncate(COLUMNS_MAX);
+        chosen.sort_unstable_by_key(|(key, ..)| *key);
+        let keys: Vec<(Arc<str>, ScalarType)> =
+            chosen.iter().map(|(key, _, scalar)| ((*key).into(), *scalar)).collect();
+        let lookup = keys.iter().enumerate().map(|(i, (key, _))| (key.clone(), i)).collect();
+        let builders = keys.iter().map(|(_, scalar)| ColumnBuilder::new(*scalar)).collect();
+        Self { keys, lookup, builders, rest: StringBuilder::new() }
+    }
+
+    /// Adds one row's attributes; of duplicate keys the last one counts.
+    pub fn push(&mut self, list: &[u8]) {
+        let mut slots: Vec<Option<Value<'_>>> = vec![None; self.keys.len()];
+        let mut rest: Option<Map<String, Json>> = None;
+        for (key, value) in attributes::iter(list) {
+            match self.lookup.get(key) {
+                Some(&at) if ScalarType::of(value) == Some(self.keys[at].1) => {
+                    slots[at] = Some(value);
+                }
+                _ => {
+                    let mut one = Vec::new();
+                    attributes::put_attribute(&mut one, key, value);
+                    if let Json::Object(object) = attributes::stored_json_object(&one) {
+                        rest.get_or_insert_default().extend(object);
+                    }
+                }
+            }
+        }
+        for (builder, slot) in self.builders.iter_mut().zip(slots) {
+            builder.push(slot);
+        }
+        match rest {
+            Some(object) => self.rest.append_value(Json::Object(object).to_string()),
+            None => self.rest.append_null(),
+        }
+    }
+
+    /// The fields and arrays, the rest first.
+    pub fn finish(&mut self) -> Vec<(Field, ArrayRef)> {
+        let rest: ArrayRef = Arc::new(self.rest.finish());
+        let mut columns = vec![(Field::new("attributes", DataType::Utf8, true), rest)];
+        for ((key, scalar), builder) in self.keys.iter().zip(&mut self.builders) {
+            let name = format!("{ATTRIBUTE_PREFIX}{key}");
+            columns.push((Field::new(name, scalar.arrow(), true), builder.finish()));
+        }
+        columns
+    }
+}
+
+/// Dictionary-encoded text column from codes into few distinct values.
+pub fn dictionary(codes: Vec<Option<i32>>, values: Vec<String>) -> ArrayRef {
+    let keys = Int32Array::from(codes);
+    let values: ArrayRef = Arc::new(StringArray::from(values));
+    Arc::new(DictionaryArray::<Int32Type>::new(keys, values))
+}
+
+/// Type of a [`dictionary`] column.
+pub fn dictionary_type() -> DataType {
+    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
+}
+
+/// A resource as text: its attributes as stored JSON, and what is left (`schema_url`, dropped count) under `$` keys,
+/// which attributes never start with unescaped.
+pub fn resource_json(resource: &Resource) -> String {
+    let mut json = attributes::stored_json_object(&resource.attributes);
+    put_extra(&mut json, &resource.schema_url, resource.dropped_attributes_count);
+    json.to_string()
+}
+
+/// The inverse of [`resource_json`].
+pub fn resource_from_json(text: &str, interner: &Interner) -> Arc<Resource> {
+    let (attributes, schema_url, dropped) = list_from_json(text);
+    interner.resource(Resource::new(&attributes, &schema_url, dropped))
+}
+
+/// A scope as text, see [`resource_json`].
+pub fn scope_json(scope: &Scope) -> String {
+    let mut json = attributes::stored_json_object(&scope.attributes);
+    put_extra(&mut json, &scope.schema_url, scope.dropped_attributes_count);
+    if let Json::Object(object) = &mut json {
+        object.insert("$name".into(), scope.name.as_ref().into());
+        if !scope.version.is_empty() {
+            object.insert("$version".into(), scope.version.as_ref().into());
+        }
+    }
+    json.to_string()
+}
+
+/// The inverse of [`scope_json`].
+pub fn scope_from_json(text: &str, interner: &Interner) -> Arc<Scope> {
+    let object: Map<String, Json> = serde_json::from_str(text).unwrap_or_default();
+    let word = |key: &str| object.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
+    let (name, version) = (word("$name"), word("$version"));
+    let (attributes, schema_url, dropped) = list_from_json(text);
+    interner.scope(Scope::new(&name, &version, &attributes, &schema_url, dropped))
+}
+
+fn put_extra(json: &mut Json, schema_url: &str, dropped: u32) {
+    if let Json::Object(object) = json {
+        if !schema_url.is_empty() {
+            object.insert("$schema_url".into(), schema_url.into());
+        }
+        if dropped > 0 {
+            object.insert("$dropped".into(), dropped.into());
+        }
+    }
+}
+
+fn list_from_json(text: &str) -> (Vec<u8>, String, u32) {
+    let mut object: Map<String, Json> = serde_json::from_str(text).unwrap_or_default();
+    let schema_url = match object.remove("$schema_url") {
+        Some(Json::String(url)) => url,
+        _ => String::new(),
+    };
+    let dropped = object.remove("$dropped").and_then(|n| n.as_u64()).unwrap_or(0) as u32;
+    object.remove("$name");
+    object.remove("$version");
+    let mut list = Vec::new();
+    attributes::put_stored_json_object(&mut list, &object);
+    (list, schema_url, dropped)
+}
+
+/// Attribute JSON of a row for people and SQL: stored JSON without the `$` extras.
+pub fn public_json(text: &str) -> String {
+    if !text.contains("\"$") {
+        return text.to_owned();
+    }
+    let mut object: Map<String, Json> = serde_json::from_str(text).unwrap_or_default();
+    for key in ["$schema_url", "$dropped", "$name", "$version"] {
+        object.remove(key);
+    }
+    Json::Object(object).to_string()
+}
+
+/// Writer settings that all segments share; callers add encodings of their own columns.
+pub fn properties() -> WriterPropertiesBuilder {
+    WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).expect("3 is a zstd level")))
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_write_batch_size(PAGE_ROWS)
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_created_by(concat!("trefoil ", env!("CARGO_PKG_VERSION")).to_owned())
+}
+
+/// Delta encoding for a sorted or slowly changing integer column.
+pub fn delta(properties: WriterPropertiesBuilder, column: &str) -> WriterPropertiesBuilder {
+    let path = ColumnPath::new(vec![column.to_owned()]);
+    properties
+        .set_column_dictionary_enabled(path.clone(), false)
+        .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED)
+}
+
+/// No dictionary for a column of values that hardly repeat.
+pub fn plain(properties: WriterPropertiesBuilder, column: &str) -> WriterPropertiesBuilder {
+    properties.set_column_dictionary_enabled(ColumnPath::new(vec![column.to_owned()]), false)
+}
+
+/// Writes batches of one schema as a Parquet file, durable on return.
+pub fn write(
+    file: DurableFile,
+    batches: &[RecordBatch],
+    properties: WriterProperties,
+) -> io::Result<crate::segment::SegmentFile> {
+    let schema = batches.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+    let mut writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(parquet_error)?;
+    for batch in batches {
+        writer.write(batch).map_err(parquet_error)?;
+    }
+    writer.into_inner().map_err(parquet_error)?.commit()
+}
+
+pub fn parquet_error(error: parquet::errors::ParquetError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+pub fn arrow_error(error: arrow::error::ArrowError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// A sealed Parquet file: its footer is read once, rows on demand.
+#[derive(Debug)]
+pub struct ParquetFile {
+    path: PathBuf,
+    metadata: ArrowReaderMetadata,
+}
+
+impl ParquetFile {
+    /// Reads the footer and page offsets.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        let metadata = ArrowReaderMetadata::load(&file, options).map_err(parquet_error)?;
+        Ok(Self { path: path.to_owned(), metadata })
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        self.metadata.schema()
+    }
+
+    pub fn rows(&self) -> usize {
+        self.metadata.metadata().file_metadata().num_rows().max(0) as usize
+    }
+
+    /// Typed attribute columns of this file.
+    pub fn attribute_keys(&self) -> impl Iterator<Item = (&str, ScalarType)> {
+        self.schema().fields().iter().filter_map(|field| {
+            let key = field.name().strip_prefix(ATTRIBUTE_PREFIX)?;
+            Some((key, ScalarType::from_arrow(field.data_type())?))
+        })
+    }
+
+    /// Streams the named columns (those the file has) of all or the selected rows.
+    ///
+    /// * `rows`: row ranges in ascending order; `None` is all.
+    pub fn read(
+        &self,
+        columns: &[&str],
+        rows: Option<&[std::ops::Range<usize>]>,
+    ) -> io::Result<ParquetRecordBatchReader> {
+        let file = File::open(&self.path)?;
+        let mut builder =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
+        let schema = self.schema();
+        let indices =
+            columns.iter().filter_map(|name| schema.fields().find(name)).map(|(i, _)| i);
+        let mask = ProjectionMask::roots(builder.parquet_schema(), indices);
+        builder = builder.with_projection(mask).with_batch_size(8192);
+        if let Some(ranges) = rows {
+            let selection =
+                RowSelection::from_consecutive_ranges(ranges.iter().cloned(), self.rows());
+            // Leaving out whole row groups spares their dictionary pages.
+            let mut wanted = Vec::new();
+            let mut offset = 0;
+            let mut kept = Vec::new();
+            for (i, group) in self.metadata.metadata().row_groups().iter().enumerate() {
+                let end = offset + group.num_rows().max(0) as usize;
+                if ranges.iter().any(|r| r.start < end && r.end > offset) {
+                    wanted.push(i);
+                    kept.push(offset..end);
+                }
+                offset = end;
+            }
+            if wanted.len() < self.metadata.metadata().num_row_groups() {
+                let mut shifted = Vec::new();
+                let mut base = 0;
+                for group in &kept {
+                    for r in ranges {
+                        let (start, end) = (r.start.max(group.start), r.end.min(group.end));
+                        if start < end {
+                            shifted.push(base + start - group.start..base + end - group.start);
+                        }
+                    }
+                    base += group.len();
+                }
+                let selection = RowSelection::from_consecutive_ranges(shifted.into_iter(), base);
+                builder = builder.with_row_groups(wanted).with_row_selection(selection);
+            } else {
+                builder = builder.with_row_selection(selection);
+            }
+        }
+        builder.build().map_err(parquet_error)
+    }
+}
+
+/// Reads the attributes of a batch's rows back, from the typed columns and the rest that the batch holds.
+pub struct AttributeReader<'a> {
+    rest: Option<&'a StringArray>,
+    typed: Vec<(&'a str, &'a ArrayRef)>,
+}
+
+impl<'a> AttributeReader<'a> {
+    pub fn new(batch: &'a RecordBatch, schema: &'a Schema) -> Self {
+        let rest = batch.column_by_name("attributes").and_then(|c| c.as_string_opt::<i32>());
+        let typed = schema
+            .fields()
+            .iter()
+            .zip(batch.columns())
+            .filter_map(|(f, c)| Some((f.name().strip_prefix(ATTRIBUTE_PREFIX)?, c)))
+            .collect();
+        Self { rest, typed }
+    }
+
+    /// Appends a row's attributes to a canonical list.
+    pub fn put(&self, row: usize, out: &mut Vec<u8>) {
+        for (key, column) in &self.typed {
+            if let Some(value) = scalar_at(column, row) {
+                attributes::put_attribute(out, key, value);
+            }
+        }
+        if let Some(object) = self.rest_object(row) {
+            attributes::put_stored_json_object(out, &object);
+        }
+    }
+
+    /// A row's attributes as stored JSON text.
+    pub fn json(&self, row: usize) -> String {
+        let mut object = self.rest_object(row).unwrap_or_default();
+        for (key, column) in &self.typed {
+            if let Some(value) = scalar_at(column, row) {
+                object.insert((*key).to_owned(), attributes::stored_json(value));
+            }
+        }
+        Json::Object(object).to_string()
+    }
+
+    /// One attribute as a text value, `None` when absent.
+    pub fn text(&self, row: usize, key: &str) -> Option<String> {
+        if let Some((_, column)) = self.typed.iter().find(|(name, _)| *name == key)
+            && let Some(value) = scalar_at(column, row)
+        {
+            return Some(value.to_text().into_owned());
+        }
+        let rest = self.rest?;
+        if rest.is_null(row) || !rest.value(row).contains(key) {
+            return None;
+        }
+        let object = self.rest_object(row)?;
+        let mut list = Vec::new();
+        attributes::put_stored_json_object(&mut list, &object);
+        attributes::get(&list, key).map(|value| value.to_text().into_owned())
+    }
+
+    fn rest_object(&self, row: usize) -> Option<Map<String, Json>> {
+        let rest = self.rest?;
+        if rest.is_null(row) { None } else { serde_json::from_str(rest.value(row)).ok() }
+    }
+}
+
+/// A scalar of a typed attribute column.
+pub fn scalar_at(column: &ArrayRef, row: usize) -> Option<Value<'_>> {
+    if column.is_null(row) {
+        return None;
+    }
+    let any = column.as_any();
+    Some(if let Some(texts) = any.downcast_ref::<StringArray>() {
+        Value::Str(texts.value(row))
+    } else if let Some(ints) = any.downcast_ref::<Int64Array>() {
+        Value::Int(ints.value(row))
+    } else if let Some(doubles) = any.downcast_ref::<Float64Array>() {
+        Value::Double(doubles.value(row))
+    } else if let Some(bools) = any.downcast_ref::<BooleanArray>() {
+        Value::Bool(bools.value(row))
+    } else {
+        return None;
+    })
+}
+
+/// Builds a column of one attribute from values as they are found: the type is the asked one, other types become
+/// NULL (numbers) or text.
+pub struct KeyColumn {
+    builder: ColumnBuilder,
+}
+
+impl KeyColumn {
+    pub fn new(data_type: &DataType) -> Self {
+        Self { builder: ColumnBuilder::new(ScalarType::from_arrow(data_type).unwrap_or(ScalarType::Text)) }
+    }
+
+    pub fn push(&mut self, value: Option<Value<'_>>) {
+        match (&mut self.builder, value) {
+            (ColumnBuilder::Text(b), Some(value)) => b.append_value(value.to_text()),
+            (ColumnBuilder::Double(b), Some(value)) => b.append_option(value.as_f64()),
+            (builder, value) => builder.push(value),
+        }
+    }
+
+    pub fn finish(&mut self) -> ArrayRef {
+        self.builder.finish()
+    }
+}

@@ -1,0 +1,292 @@
+//! The span store: hot batches and open segments, and the snapshot that queries read.
+
+use super::batch::SpanBatch;
+use super::row::Span;
+use super::segment::{self, SpanSegment};
+use crate::columnar::KeyTypes;
+use crate::resource::Interner;
+use crate::segment::{SegmentDir, SegmentMeta};
+use crate::signal::{Signal, SignalStore};
+use parking_lot::RwLock;
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Small requests share one hot batch up to this many rows.
+const BATCH_ROWS: usize = 4096;
+
+/// Sealed and recent spans.
+#[derive(Debug)]
+pub struct SpanStore {
+    interner: Arc<Interner>,
+    live: RwLock<Live>,
+    hot_bytes: AtomicUsize,
+    /// Attribute keys ever seen by this process, for SQL columns.
+    keys: RwLock<KeyTypes>,
+    operations: RwLock<Operations>,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    /// Being sealed; still visible.
+    frozen: Vec<Arc<SpanBatch>>,
+    hot: Vec<Arc<SpanBatch>>,
+    segments: Vec<Arc<SpanSegment>>,
+}
+
+/// Service and operation names with kinds, for pickers.
+type Operations = std::collections::BTreeMap<Arc<str>, BTreeSet<(Arc<str>, i32)>>;
+
+/// Operations remembered per service; senders that put IDs into span names must not fill memory.
+const OPERATIONS_MAX: usize = 5_000;
+
+impl SpanStore {
+    pub fn new(interner: Arc<Interner>) -> Self {
+        Self {
+            interner,
+            live: RwLock::default(),
+            hot_bytes: AtomicUsize::new(0),
+            keys: RwLock::default(),
+            operations: RwLock::default(),
+        }
+    }
+
+    /// Makes a durable batch visible. Called in log order from one thread.
+    pub fn insert(&self, batch: SpanBatch) {
+        if batch.is_empty() {
+            return;
+        }
+        self.note(&batch);
+        let mut live = self.live.write();
+        self.hot_bytes.fetch_add(batch.heap_bytes(), Ordering::Relaxed);
+        if let Some(last) = live.hot.last_mut().and_then(Arc::get_mut)
+            && last.len() + batch.len() <= BATCH_ROWS
+        {
+            last.append(&batch);
+        } else {
+            live.hot.push(Arc::new(batch));
+        }
+    }
+
+    /// Remembers keys and names of a batch.
+    fn note(&self, batch: &SpanBatch) {
+        let mut fresh = KeyTypes::default();
+        for list in batch.attributes.iter() {
+            fresh.add_list(list);
+        }
+        for resource in &batch.resources {
+            fresh.add_list(&resource.attributes);
+        }
+        let known = {
+            let keys = self.keys.read();
+            fresh.0.iter().all(|(key, seen)| matches!(keys.0.get(key), Some(k) if k == seen || k.is_none()))
+        };
+        if !known {
+            self.keys.write().merge(&fresh);
+        }
+        let mut pairs: BTreeSet<(u32, u32, i32)> = BTreeSet::new();
+        for (row, code) in batch.rows.iter().zip(batch.name.codes()) {
+            pairs.insert((row.resource, *code, row.kind));
+        }
+        self.note_operations(pairs.into_iter().map(|(resource, code, kind)| {
+            let service = &batch.resources[resource as usize].service_name;
+            (service, &batch.name.values()[code as usize], kind)
+        }));
+    }
+
+    fn note_operations<'a>(
+        &self,
+        names: impl Iterator<Item = (&'a Arc<str>, &'a Arc<str>, i32)>,
+    ) {
+        for (service, name, kind) in names {
+            let entry = (name.clone(), kind);
+            let known = self.operations.read().get(service).is_some_and(|o| o.contains(&entry));
+            if !known {
+                let mut operations = self.operations.write();
+                let of_service = operations.entry(service.clone()).or_default();
+                if of_service.len() < OPERATIONS_MAX {
+                    of_service.insert(entry);
+                }
+            }
+        }
+    }
+
+    /// A fixed view of all visible spans.
+    pub fn snapshot(&self) -> SpanSnapshot {
+        let live = self.live.read();
+        SpanSnapshot {
+            hot: live.frozen.iter().chain(&live.hot).cloned().collect(),
+            segments: live.segments.clone(),
+            interner: self.interner.clone(),
+        }
+    }
+
+    /// All service names, sorted.
+    pub fn services(&self) -> Vec<Arc<str>> {
+        self.operations.read().keys().cloned().collect()
+    }
+
+    /// Operation names of a service with their kinds, sorted.
+    pub fn operations(&self, service: &str) -> Vec<(Arc<str>, i32)> {
+        self.operations.read().get(service).map(|o| o.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Attribute and resource keys with the type as which SQL sees them.
+    pub fn key_types(&self) -> KeyTypes {
+        self.keys.read().clone()
+    }
+
+    fn open_one(&self, dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Arc<SpanSegment>> {
+        let segment = SpanSegment::open(dir, meta)?;
+        let mut keys = KeyTypes::default();
+        for (key, scalar) in segment.file.attribute_keys() {
+            keys.add(key, Some(scalar));
+        }
+        self.keys.write().merge(&keys);
+        Ok(Arc::new(segment))
+    }
+
+    /// Learns the names in a segment that this process did not see come in.
+    fn learn_names(&self, segment: &SpanSegment) -> io::Result<()> {
+        for batch in segment.file.read(&["service_name", "name", "kind", "resource"], None)? {
+            let batch = batch.map_err(crate::columnar::arrow_error)?;
+            let column = |name: &str| {
+                batch.column_by_name(name).ok_or_else(|| io::Error::other("column is missing"))
+            };
+            let services = segment::DictText::new(column("service_name")?)?;
+            let names = segment::DictText::new(column("name")?)?;
+            let kinds = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int32Type>(
+                column("kind")?.as_ref(),
+            );
+            let mut pairs = BTreeSet::new();
+            for row in 0..batch.num_rows() {
+                pairs.insert((services.code(row), names.code(row), kinds.value(row), row));
+            }
+            let mut seen = BTreeSet::new();
+            let mut found: Vec<(Arc<str>, Arc<str>, i32)> = Vec::new();
+            for (service, name, kind, row) in pairs {
+                if seen.insert((service, name, kind)) {
+                    found.push((services.get(row).into(), names.get(row).into(), kind));
+                }
+            }
+            self.note_operations(found.iter().map(|(s, n, k)| (s, n, *k)));
+        }
+        Ok(())
+    }
+}
+
+impl SignalStore for SpanStore {
+    fn signal(&self) -> Signal {
+        Signal::Spans
+    }
+
+    fn hot_bytes(&self) -> usize {
+        self.hot_bytes.load(Ordering::Relaxed)
+    }
+
+    fn freeze(&self) {
+        let mut live = self.live.write();
+        if live.frozen.is_empty() {
+            live.frozen = std::mem::take(&mut live.hot);
+        }
+    }
+
+    fn seal(&self, dir: &SegmentDir) -> io::Result<Vec<SegmentMeta>> {
+        let frozen = self.live.read().frozen.clone();
+        segment::write(dir, &frozen, 0)
+    }
+
+    fn open(&self, dir: &SegmentDir, metas: &[SegmentMeta]) -> Vec<(SegmentMeta, io::Error)> {
+        let mut failed = Vec::new();
+        let mut opened = Vec::new();
+        for meta in metas {
+            match self.open_one(dir, meta) {
+                Ok(segment) => opened.push(segment),
+                Err(error) => failed.push((meta.clone(), error)),
+            }
+        }
+        // Names of the newest segments are enough for pickers; older ones are learned when they are compacted.
+        for segment in opened.iter().rev().take(4) {
+            if let Err(error) = self.learn_names(segment) {
+                tracing::warn!(segment = segment.meta.id, %error, "names could not be read");
+            }
+        }
+        self.live.write().segments.extend(opened);
+        failed
+    }
+
+    fn publish(
+        &self,
+        dir: &SegmentDir,
+        added: &[SegmentMeta],
+        removed: &[SegmentMeta],
+        sealed: bool,
+    ) -> io::Result<()> {
+        let opened: Vec<Arc<SpanSegment>> =
+            added.iter().map(|meta| self.open_one(dir, meta)).collect::<io::Result<_>>()?;
+        let mut live = self.live.write();
+        live.segments.retain(|segment| !removed.iter().any(|gone| gone.id == segment.meta.id));
+        live.segments.extend(opened);
+        if sealed {
+            live.frozen.clear();
+            let hot: usize = live.hot.iter().map(|batch| batch.heap_bytes()).sum();
+            self.hot_bytes.store(hot, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>> {
+        let segments: Vec<Arc<SpanSegment>> = {
+            let live = self.live.read();
+            live.segments
+                .iter()
+                .filter(|segment| inputs.iter().any(|meta| meta.id == segment.meta.id))
+                .cloned()
+                .collect()
+        };
+        let mut batches = Vec::new();
+        for segment in &segments {
+            let mut batch = SpanBatch::default();
+            for span in segment.spans(None, &self.interner)? {
+                batch.push_span(&span);
+            }
+            batch.finish();
+            batches.push(Arc::new(batch));
+        }
+        let level = inputs.iter().map(|meta| meta.level).max().unwrap_or(0) + 1;
+        segment::write(dir, &batches, level)
+    }
+}
+
+/// A fixed view of the spans: cheap to make, unaffected by what comes later.
+#[derive(Debug, Clone)]
+pub struct SpanSnapshot {
+    pub(super) hot: Vec<Arc<SpanBatch>>,
+    pub(super) segments: Vec<Arc<SpanSegment>>,
+    pub(super) interner: Arc<Interner>,
+}
+
+impl SpanSnapshot {
+    /// All spans of a trace by start time; empty when there is none.
+    pub fn trace(&self, trace_id: &[u8; 16]) -> io::Result<Vec<Span>> {
+        let mut spans = Vec::new();
+        for segment in &self.segments {
+            let rows = segment.rows_of(trace_id)?;
+            if !rows.is_empty() {
+                spans.extend(segment.spans(Some(&rows), &self.interner)?);
+            }
+        }
+        // Index keys are half an ID.
+        spans.retain(|span| span.fields.trace_id == *trace_id);
+        for batch in &self.hot {
+            for (row, fields) in batch.rows.iter().enumerate() {
+                if fields.trace_id == *trace_id {
+                    spans.push(Span::from_batch(batch, row));
+                }
+            }
+        }
+        spans.sort_by_key(|span| (span.fields.start_ns, span.fields.span_id));
+        Ok(spans)
+    }
+}

@@ -8,6 +8,7 @@ pub mod histogram;
 pub mod labels;
 mod matcher;
 mod memory;
+pub mod parse;
 mod regexp;
 mod series;
 mod source;
@@ -18,6 +19,7 @@ pub use histogram::{Bucket, CounterResetHint, Histogram};
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher, matches_all};
 pub use memory::{MemorySource, Value};
+pub use parse::{ParseError, ParseOptions, parse, parse_selector};
 pub use regexp::RegexpError;
 pub use series::{Column, STALE_BITS, Series, is_stale, stale_marker};
 pub use source::{

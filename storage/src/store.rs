@@ -330,6 +330,13 @@ impl Store {
         Ok(())
     }
 
+    /// Enters records into the ledger that the sender was told are rejected, and that never came to an append.
+    pub fn note_rejected(&self, signal: Signal, records: u64) {
+        if let Some(account) = self.inner.ledger.lock().account_mut(signal) {
+            account.rejected += records;
+        }
+    }
+
     /// Seals everything that is acknowledged now. Blocks.
     pub fn seal_now(&self) -> io::Result<()> {
         self.inner.seal()

@@ -410,8 +410,7 @@ impl ParquetFile {
         let mut builder =
             ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
         let schema = self.schema();
-        let indices =
-            columns.iter().filter_map(|name| schema.fields().find(name)).map(|(i, _)| i);
+        let indices = columns.iter().filter_map(|name| schema.fields().find(name)).map(|(i, _)| i);
         let mask = ProjectionMask::roots(builder.parquet_schema(), indices);
         builder = builder.with_projection(mask).with_batch_size(8192);
         if let Some(ranges) = rows {
@@ -476,6 +475,11 @@ impl<'a> AttributeReader<'a> {
                 attributes::put_attribute(out, key, value);
             }
         }
+        self.put_rest(row, out);
+    }
+
+    /// Appends only those attributes that have no typed column.
+    pub fn put_rest(&self, row: usize, out: &mut Vec<u8>) {
         if let Some(object) = self.rest_object(row) {
             attributes::put_stored_json_object(out, &object);
         }
@@ -542,7 +546,11 @@ pub struct KeyColumn {
 
 impl KeyColumn {
     pub fn new(data_type: &DataType) -> Self {
-        Self { builder: ColumnBuilder::new(ScalarType::from_arrow(data_type).unwrap_or(ScalarType::Text)) }
+        Self {
+            builder: ColumnBuilder::new(
+                ScalarType::from_arrow(data_type).unwrap_or(ScalarType::Text),
+            ),
+        }
     }
 
     pub fn push(&mut self, value: Option<Value<'_>>) {

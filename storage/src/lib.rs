@@ -4,6 +4,7 @@
 //! OTLP only through the [`signal::Decoder`] it is opened with.
 
 pub mod attributes;
+pub mod columnar;
 pub mod columns;
 pub mod config;
 pub mod dedup;
@@ -16,7 +17,6 @@ pub mod red;
 pub mod resource;
 pub mod segment;
 pub mod signal;
-pub mod columnar;
 pub mod spans;
 pub mod store;
 pub mod wal;

@@ -71,6 +71,7 @@ impl FrameKind {
 
 /// A decoded request: columnar, not yet durable.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "moved once per request, never stored in bulk")]
 pub enum Batch {
     Spans(crate::spans::SpanBatch),
     Logs(crate::logs::LogBatch),

@@ -6,9 +6,12 @@ mod batch;
 mod index;
 pub mod records;
 mod row;
+mod search;
 mod segment;
 mod store;
+pub mod table;
 
 pub use batch::{STATUS_ERROR, SpanBatch, SpanFields};
 pub use row::Span;
+pub use search::{SpanQuery, TraceStatus, TraceSummary};
 pub use store::{SpanSnapshot, SpanStore};

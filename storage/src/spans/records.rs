@@ -73,7 +73,9 @@ pub fn links(list: &[u8]) -> Vec<Link> {
                 match field {
                     (1, Field::Bytes(v)) => link.trace_id = v.to_vec(),
                     (2, Field::Bytes(v)) => link.span_id = v.to_vec(),
-                    (3, Field::Bytes(v)) => link.trace_state = String::from_utf8_lossy(v).into_owned(),
+                    (3, Field::Bytes(v)) => {
+                        link.trace_state = String::from_utf8_lossy(v).into_owned()
+                    }
                     (4, Field::Bytes(v)) => wire::put_bytes(&mut link.attributes, 1, v),
                     (5, Field::Varint(v)) => link.dropped_attributes_count = v as u32,
                     (6, Field::Fixed32(v)) => link.flags = v,

@@ -14,9 +14,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, Int32Array, Int64Array, RecordBatch,
     StringBuilder, TimestampNanosecondArray, UInt32Array,
 };
-use arrow::datatypes::{
-    DataType, Field, Int32Type, Int64Type, Schema, TimeUnit, TimestampNanosecondType, UInt32Type,
-};
+use arrow::datatypes::{Field, Int32Type, Int64Type, Schema, TimestampNanosecondType, UInt32Type};
 use parquet::basic::Encoding;
 use parquet::schema::types::ColumnPath;
 use rustc_hash::FxHashMap;
@@ -47,10 +45,6 @@ const ROW_COLUMNS: [&str; 16] = [
     "events",
     "links",
 ];
-
-pub fn timestamp_type() -> DataType {
-    DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))
-}
 
 /// Writes batches as segments, one per time partition of the spans' starts.
 pub fn write(
@@ -99,10 +93,8 @@ fn write_partition(
     let mut parents = FixedSizeBinaryBuilder::with_capacity(rows.len(), 8);
     let [mut message, mut trace_state, mut dropped, mut events, mut links] =
         [(); 5].map(|()| StringBuilder::new());
-    let mut attributes = AttributeColumns::choose(
-        rows.len(),
-        spans().map(|(batch, row)| batch.attributes.get(row)),
-    );
+    let mut attributes =
+        AttributeColumns::choose(rows.len(), spans().map(|(batch, row)| batch.attributes.get(row)));
     let mut resources = Texts::default();
     let mut scopes = Texts::default();
     let mut services = Texts::default();

@@ -80,7 +80,10 @@ impl SpanStore {
         }
         let known = {
             let keys = self.keys.read();
-            fresh.0.iter().all(|(key, seen)| matches!(keys.0.get(key), Some(k) if k == seen || k.is_none()))
+            fresh
+                .0
+                .iter()
+                .all(|(key, seen)| matches!(keys.0.get(key), Some(k) if k == seen || k.is_none()))
         };
         if !known {
             self.keys.write().merge(&fresh);
@@ -95,10 +98,7 @@ impl SpanStore {
         }));
     }
 
-    fn note_operations<'a>(
-        &self,
-        names: impl Iterator<Item = (&'a Arc<str>, &'a Arc<str>, i32)>,
-    ) {
+    fn note_operations<'a>(&self, names: impl Iterator<Item = (&'a Arc<str>, &'a Arc<str>, i32)>) {
         for (service, name, kind) in names {
             let entry = (name.clone(), kind);
             let known = self.operations.read().get(service).is_some_and(|o| o.contains(&entry));

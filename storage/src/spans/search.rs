@@ -1,0 +1,429 @@
+//! Trace search: newest traces with a span that fits, stopping as soon as no older data can add one.
+
+use super::batch::{STATUS_ERROR, SpanBatch};
+use super::segment::{DictText, SpanSegment};
+use super::store::SpanSnapshot;
+use crate::attributes;
+use crate::columnar::{ATTRIBUTE_PREFIX, AttributeReader, arrow_error};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+
+/// Which traces to find. A trace fits when one of its spans fits `service`, `operation`, durations and attributes
+/// together, starts in the range, and the whole trace has the asked status.
+#[derive(Debug, Clone)]
+pub struct SpanQuery {
+    pub service: Option<String>,
+    pub operation: Option<String>,
+    /// Bounds of the span's duration, ns, both inclusive.
+    pub min_duration_ns: Option<u64>,
+    pub max_duration_ns: Option<u64>,
+    pub status: Option<TraceStatus>,
+    /// `key = text form of the value`, each over span and resource attributes.
+    pub attributes: Vec<(String, String)>,
+    /// Bounds of the span's start, Unix ns, both inclusive.
+    pub start_ns: u64,
+    pub end_ns: u64,
+    pub limit: usize,
+}
+
+/// Status of a trace as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TraceStatus {
+    /// At least one span has status error.
+    Error,
+    /// No span has.
+    Ok,
+}
+
+/// A trace in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceSummary {
+    pub trace_id: [u8; 16],
+    /// Of the root span; of the earliest span while the root is missing.
+    pub root_service: String,
+    pub root_operation: String,
+    pub start_ns: u64,
+    /// From the first start to the last end.
+    pub duration_ns: u64,
+    pub span_count: u64,
+    pub error_count: u64,
+    /// Services on the trace, sorted.
+    pub services: Vec<String>,
+}
+
+/// The part of a span that a summary needs.
+struct Brief {
+    trace_id: [u8; 16],
+    start_ns: u64,
+    end_ns: u64,
+    root: bool,
+    error: bool,
+    service: String,
+    name: String,
+}
+
+/// Collects the spans of one trace into a summary.
+struct Summing {
+    first_ns: u64,
+    last_ns: u64,
+    spans: u64,
+    errors: u64,
+    services: BTreeSet<String>,
+    root: Option<(bool, u64, String, String)>,
+}
+
+impl Summing {
+    fn new() -> Self {
+        Self {
+            first_ns: u64::MAX,
+            last_ns: 0,
+            spans: 0,
+            errors: 0,
+            services: BTreeSet::new(),
+            root: None,
+        }
+    }
+
+    fn add(&mut self, brief: Brief) {
+        self.first_ns = self.first_ns.min(brief.start_ns);
+        self.last_ns = self.last_ns.max(brief.end_ns).max(brief.start_ns);
+        self.spans += 1;
+        self.errors += u64::from(brief.error);
+        if !self.services.contains(&brief.service) {
+            self.services.insert(brief.service.clone());
+        }
+        let better = match &self.root {
+            None => true,
+            Some((root, start_ns, ..)) => (!brief.root, brief.start_ns) < (!root, *start_ns),
+        };
+        if better {
+            self.root = Some((brief.root, brief.start_ns, brief.service, brief.name));
+        }
+    }
+
+    fn finish(self, trace_id: [u8; 16]) -> TraceSummary {
+        let (_, _, root_service, root_operation) = self.root.unwrap_or_default();
+        TraceSummary {
+            trace_id,
+            root_service,
+            root_operation,
+            start_ns: self.first_ns,
+            duration_ns: self.last_ns.saturating_sub(self.first_ns),
+            span_count: self.spans,
+            error_count: self.errors,
+            services: self.services.into_iter().collect(),
+        }
+    }
+}
+
+impl SpanSnapshot {
+    /// Newest traces first, at most `query.limit`.
+    pub fn search(&self, query: &SpanQuery) -> io::Result<Vec<TraceSummary>> {
+        // Each unit is searched whole; units whose newest span is older than what is already found are not.
+        enum Unit<'a> {
+            Hot(&'a SpanBatch),
+            Segment(&'a SpanSegment),
+        }
+        let mut units: Vec<(u64, Unit<'_>)> = self
+            .hot
+            .iter()
+            .filter(|batch| batch.min_ns <= query.end_ns && batch.max_ns >= query.start_ns)
+            .map(|batch| (batch.max_ns, Unit::Hot(batch)))
+            .chain(
+                self.segments
+                    .iter()
+                    .filter(|s| s.meta.min_ns <= query.end_ns && s.meta.max_ns >= query.start_ns)
+                    .map(|segment| (segment.meta.max_ns, Unit::Segment(segment))),
+            )
+            .collect();
+        units.sort_by_key(|(max_ns, _)| std::cmp::Reverse(*max_ns));
+
+        let mut found: Vec<TraceSummary> = Vec::new();
+        let mut seen: FxHashSet<[u8; 16]> = FxHashSet::default();
+        for (max_ns, unit) in units {
+            if found.len() >= query.limit
+                && query.limit.checked_sub(1).is_none_or(|last| found[last].start_ns > max_ns)
+            {
+                break;
+            }
+            let mut candidates: FxHashMap<[u8; 16], u64> = FxHashMap::default();
+            match unit {
+                Unit::Hot(batch) => hot_candidates(batch, query, &mut candidates),
+                Unit::Segment(segment) => segment_candidates(segment, query, &mut candidates)?,
+            }
+            let mut newest: Vec<([u8; 16], u64)> =
+                candidates.into_iter().filter(|(id, _)| !seen.contains(id)).collect();
+            newest.sort_by_key(|(id, start_ns)| (std::cmp::Reverse(*start_ns), *id));
+            // Traces of other status are only known as such when they have been read whole: read on until enough
+            // are found.
+            for chunk in newest.chunks(query.limit.clamp(16, 256)) {
+                let ids: Vec<[u8; 16]> = chunk.iter().map(|(id, _)| *id).collect();
+                seen.extend(&ids);
+                let mut summaries = self.summaries(&ids)?;
+                summaries.retain(|summary| match query.status {
+                    None => true,
+                    Some(TraceStatus::Error) => summary.error_count > 0,
+                    Some(TraceStatus::Ok) => summary.error_count == 0,
+                });
+                let enough = summaries.len() >= query.limit;
+                found.extend(summaries);
+                if enough {
+                    break;
+                }
+            }
+            found.sort_by_key(|t| (std::cmp::Reverse(t.start_ns), t.trace_id));
+            found.truncate(query.limit);
+        }
+        Ok(found)
+    }
+
+    /// Summaries of whole traces; unknown IDs are left out.
+    pub fn summaries(&self, trace_ids: &[[u8; 16]]) -> io::Result<Vec<TraceSummary>> {
+        let mut sums: FxHashMap<[u8; 16], Summing> =
+            trace_ids.iter().map(|id| (*id, Summing::new())).collect();
+        for batch in &self.hot {
+            for (row, span) in batch.rows.iter().enumerate() {
+                if let Some(sum) = sums.get_mut(&span.trace_id) {
+                    sum.add(Brief {
+                        trace_id: span.trace_id,
+                        start_ns: span.start_ns,
+                        end_ns: span.end_ns,
+                        root: span.parent_span_id == [0; 8],
+                        error: span.is_error(),
+                        service: batch.resource(row).service_name.to_string(),
+                        name: batch.name.get(row).to_string(),
+                    });
+                }
+            }
+        }
+        for segment in &self.segments {
+            let mut rows: Vec<Range<usize>> = Vec::new();
+            for id in trace_ids {
+                rows.extend(segment.rows_of(id)?);
+            }
+            if rows.is_empty() {
+                continue;
+            }
+            rows.sort_by_key(|range| range.start);
+            rows.dedup();
+            for brief in briefs(segment, &rows)? {
+                if let Some(sum) = sums.get_mut(&brief.trace_id) {
+                    sum.add(brief);
+                }
+            }
+        }
+        Ok(trace_ids
+            .iter()
+            .filter_map(|id| Some((*id, sums.remove(id)?)))
+            .filter(|(_, sum)| sum.spans > 0)
+            .map(|(id, sum)| sum.finish(id))
+            .collect())
+    }
+}
+
+fn hot_candidates(batch: &SpanBatch, query: &SpanQuery, out: &mut FxHashMap<[u8; 16], u64>) {
+    let name = match &query.operation {
+        Some(operation) => match batch.name.code_of(operation) {
+            Some(code) => Some(code),
+            None => return,
+        },
+        None => None,
+    };
+    for (row, span) in batch.rows.iter().enumerate() {
+        let fits = span.start_ns >= query.start_ns
+            && span.start_ns <= query.end_ns
+            && name.is_none_or(|code| batch.name.codes()[row] == code)
+            && query
+                .service
+                .as_ref()
+                .is_none_or(|service| *batch.resource(row).service_name == **service)
+            && duration_fits(span.duration_ns(), query)
+            && query.attributes.iter().all(|(key, wanted)| {
+                [batch.attributes.get(row), &batch.resource(row).attributes].iter().any(|list| {
+                    attributes::get(list, key).is_some_and(|value| value.to_text() == *wanted)
+                })
+            });
+        if fits {
+            let start = out.entry(span.trace_id).or_insert(span.start_ns);
+            *start = span.start_ns.max(*start);
+        }
+    }
+}
+
+fn duration_fits(duration_ns: u64, query: &SpanQuery) -> bool {
+    query.min_duration_ns.is_none_or(|min| duration_ns >= min)
+        && query.max_duration_ns.is_none_or(|max| duration_ns <= max)
+}
+
+fn segment_candidates(
+    segment: &SpanSegment,
+    query: &SpanQuery,
+    out: &mut FxHashMap<[u8; 16], u64>,
+) -> io::Result<()> {
+    let mut columns = vec!["trace_id", "start_time"];
+    if query.service.is_some() {
+        columns.push("service_name");
+    }
+    if query.operation.is_some() {
+        columns.push("name");
+    }
+    if query.min_duration_ns.is_some() || query.max_duration_ns.is_some() {
+        columns.push("duration_ns");
+    }
+    // Every span of an error trace may be the one that fits, so status alone can prune nothing but this: without
+    // any other condition only errored spans are looked at.
+    let errors_only = query.status == Some(TraceStatus::Error)
+        && query.service.is_none()
+        && query.operation.is_none()
+        && query.attributes.is_empty()
+        && query.min_duration_ns.is_none()
+        && query.max_duration_ns.is_none();
+    if errors_only {
+        columns.push("status_code");
+    }
+    let keys: Vec<String> =
+        query.attributes.iter().map(|(key, _)| format!("{ATTRIBUTE_PREFIX}{key}")).collect();
+    if !keys.is_empty() {
+        columns.extend(["attributes", "resource"]);
+        columns.extend(keys.iter().map(String::as_str));
+    }
+    for batch in segment.file.read(&columns, None)? {
+        let batch = batch.map_err(arrow_error)?;
+        candidates_of(&batch, query, errors_only, out)?;
+    }
+    Ok(())
+}
+
+fn candidates_of(
+    batch: &RecordBatch,
+    query: &SpanQuery,
+    errors_only: bool,
+    out: &mut FxHashMap<[u8; 16], u64>,
+) -> io::Result<()> {
+    let column = |name: &str| {
+        batch
+            .column_by_name(name)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "column is missing"))
+    };
+    let trace_ids = column("trace_id")?.as_fixed_size_binary();
+    let starts = column("start_time")?.as_primitive::<TimestampNanosecondType>();
+    let coded = |name: &str, wanted: &Option<String>| -> io::Result<Option<(DictText<'_>, i32)>> {
+        let Some(wanted) = wanted else { return Ok(None) };
+        let texts = DictText::new(column(name)?)?;
+        // -2 is no row's code: nothing fits.
+        let code = texts.code_of(wanted).unwrap_or(-2);
+        Ok(Some((texts, code)))
+    };
+    let service = coded("service_name", &query.service)?;
+    let name = coded("name", &query.operation)?;
+    if [&service, &name].iter().any(|c| matches!(c, Some((_, -2)))) {
+        return Ok(());
+    }
+    let durations = batch.column_by_name("duration_ns").map(|c| c.as_primitive::<Int64Type>());
+    let statuses = errors_only
+        .then(|| column("status_code"))
+        .transpose()?
+        .map(|c| c.as_primitive::<Int32Type>());
+    let schema = batch.schema();
+    let attributes_of = AttributeReader::new(batch, &schema);
+    let resources = if query.attributes.is_empty() {
+        None
+    } else {
+        Some(ResourceFits::new(column("resource")?, &query.attributes)?)
+    };
+    for row in 0..batch.num_rows() {
+        let start_ns = starts.value(row) as u64;
+        let fits = start_ns >= query.start_ns
+            && start_ns <= query.end_ns
+            && service.as_ref().is_none_or(|(texts, code)| texts.code(row) == *code)
+            && name.as_ref().is_none_or(|(texts, code)| texts.code(row) == *code)
+            && durations.is_none_or(|d| duration_fits(d.value(row).max(0) as u64, query))
+            && statuses.is_none_or(|s| s.value(row) == STATUS_ERROR)
+            && query.attributes.iter().enumerate().all(|(i, (key, wanted))| {
+                resources.as_ref().is_some_and(|r| r.fits(row, i))
+                    || attributes_of.text(row, key).is_some_and(|text| text == *wanted)
+            });
+        if fits {
+            let id = trace_ids.value(row).try_into().unwrap_or_default();
+            let start = out.entry(id).or_insert(start_ns);
+            *start = start_ns.max(*start);
+        }
+    }
+    Ok(())
+}
+
+/// Which asked attributes each resource of a batch has; looked at once per resource, not per row.
+struct ResourceFits<'a> {
+    texts: DictText<'a>,
+    by_code: FxHashMap<i32, Vec<bool>>,
+}
+
+impl<'a> ResourceFits<'a> {
+    fn new(column: &'a arrow::array::ArrayRef, wanted: &[(String, String)]) -> io::Result<Self> {
+        let texts = DictText::new(column)?;
+        let mut by_code = FxHashMap::default();
+        for row in 0..column.len() {
+            by_code.entry(texts.code(row)).or_insert_with(|| {
+                let object = serde_json::from_str(texts.get(row)).unwrap_or_default();
+                let mut list = Vec::new();
+                attributes::put_stored_json_object(&mut list, &object);
+                wanted
+                    .iter()
+                    .map(|(key, text)| {
+                        attributes::get(&list, key).is_some_and(|value| value.to_text() == *text)
+                    })
+                    .collect()
+            });
+        }
+        Ok(Self { texts, by_code })
+    }
+
+    fn fits(&self, row: usize, wanted: usize) -> bool {
+        self.by_code.get(&self.texts.code(row)).is_some_and(|fits| fits[wanted])
+    }
+}
+
+fn briefs(segment: &SpanSegment, rows: &[Range<usize>]) -> io::Result<Vec<Brief>> {
+    const COLUMNS: [&str; 7] = [
+        "trace_id",
+        "parent_span_id",
+        "start_time",
+        "duration_ns",
+        "service_name",
+        "name",
+        "status_code",
+    ];
+    let mut out = Vec::new();
+    for batch in segment.file.read(&COLUMNS, Some(rows))? {
+        let batch = batch.map_err(arrow_error)?;
+        let column = |name: &str| {
+            batch
+                .column_by_name(name)
+                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "column is missing"))
+        };
+        let trace_ids = column("trace_id")?.as_fixed_size_binary();
+        let parents = column("parent_span_id")?;
+        let starts = column("start_time")?.as_primitive::<TimestampNanosecondType>();
+        let durations = column("duration_ns")?.as_primitive::<Int64Type>();
+        let statuses = column("status_code")?.as_primitive::<Int32Type>();
+        let services = DictText::new(column("service_name")?)?;
+        let names = DictText::new(column("name")?)?;
+        for row in 0..batch.num_rows() {
+            let start_ns = starts.value(row) as u64;
+            out.push(Brief {
+                trace_id: trace_ids.value(row).try_into().unwrap_or_default(),
+                start_ns,
+                end_ns: start_ns.saturating_add(durations.value(row).max(0) as u64),
+                root: parents.is_null(row),
+                error: statuses.value(row) == STATUS_ERROR,
+                service: services.get(row).to_owned(),
+                name: names.get(row).to_owned(),
+            });
+        }
+    }
+    Ok(out)
+}

@@ -87,9 +87,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.tix");
         std::fs::write(&path, &bytes).unwrap();
-        assert_eq!(lookup(&path, &[3; 16]).unwrap(), [0..2]);
-        assert_eq!(lookup(&path, &[1; 16]).unwrap(), [2..3]);
-        assert_eq!(lookup(&path, &[9; 16]).unwrap(), [3..6]);
-        assert_eq!(lookup(&path, &[2; 16]).unwrap(), Vec::<Range<usize>>::new());
+        let found = |id: u8| lookup(&path, &[id; 16]).unwrap();
+        let (two, one, three) = (0..2usize, 2..3usize, 3..6usize);
+        assert_eq!(found(3), vec![two]);
+        assert_eq!(found(1), vec![one]);
+        assert_eq!(found(9), vec![three]);
+        assert!(found(2).is_empty());
     }
 }

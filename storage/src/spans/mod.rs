@@ -3,6 +3,7 @@
 //! Batch (decoded) → hot (in `store`) → segment (sealed); `search` and `table` read both.
 
 mod batch;
+mod edges;
 mod index;
 pub mod records;
 mod row;
@@ -12,6 +13,7 @@ mod store;
 pub mod table;
 
 pub use batch::{STATUS_ERROR, SpanBatch, SpanFields};
+pub use edges::Edge;
 pub use row::Span;
 pub use search::{SpanQuery, TraceStatus, TraceSummary};
 pub use store::{SpanSnapshot, SpanStore};

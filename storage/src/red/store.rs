@@ -1,0 +1,300 @@
+//! Hot cells, sealed cells, and reading both.
+
+use super::segment::{self, RedSegment};
+use super::sketch::Sketch;
+use crate::segment::{SegmentDir, SegmentMeta};
+use crate::signal::{Signal, SignalStore};
+use crate::spans::SpanBatch;
+use parking_lot::RwLock;
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+/// Width of a slot as spans come in, ns.
+pub const SLOT_NS: u64 = 10_000_000_000;
+
+/// Operations of a service beyond this many share the name [`OTHER`].
+const OPERATIONS_MAX: usize = 1_000;
+
+/// Stands for the operations of a service that has too many.
+pub const OTHER: &str = "__other__";
+
+/// Spans kept per cell to lead from a chart to a trace.
+const EXEMPLARS_MAX: usize = 3;
+
+/// What a cell counts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RedKey {
+    pub service: Arc<str>,
+    /// Span name.
+    pub operation: Arc<str>,
+    /// `SpanKind`.
+    pub kind: i32,
+    /// `StatusCode`.
+    pub status: i32,
+}
+
+/// A real span of a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exemplar {
+    pub trace_id: [u8; 16],
+    pub span_id: [u8; 8],
+    /// Start, Unix ns.
+    pub time_ns: u64,
+    pub duration_ns: u64,
+}
+
+/// One group of spans in one slot, by the spans' start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RedCell {
+    /// Start of the slot, Unix ns, and its width.
+    pub time_ns: u64,
+    pub width_ns: u64,
+    pub key: Arc<RedKey>,
+    pub sum_ns: u128,
+    /// Durations; its count is the number of spans.
+    pub sketch: Sketch,
+    /// The first, the slowest and one more.
+    pub exemplars: Vec<Exemplar>,
+}
+
+impl RedCell {
+    fn new(time_ns: u64, width_ns: u64, key: Arc<RedKey>) -> Self {
+        Self { time_ns, width_ns, key, sum_ns: 0, sketch: Sketch::default(), exemplars: Vec::new() }
+    }
+
+    fn record(&mut self, exemplar: Exemplar) {
+        self.sum_ns += u128::from(exemplar.duration_ns);
+        self.sketch.record(exemplar.duration_ns);
+        self.keep(exemplar);
+    }
+
+    /// Keeps the first two, then replaces the faster of the later ones.
+    fn keep(&mut self, exemplar: Exemplar) {
+        if self.exemplars.len() < EXEMPLARS_MAX {
+            self.exemplars.push(exemplar);
+        } else if let Some(fastest) = self.exemplars[1..].iter_mut().min_by_key(|e| e.duration_ns)
+            && exemplar.duration_ns > fastest.duration_ns
+        {
+            *fastest = exemplar;
+        }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.sketch.count()
+    }
+
+    /// Adds a cell of the same key.
+    pub fn merge(&mut self, other: &Self) {
+        self.sum_ns += other.sum_ns;
+        self.sketch.merge(&other.sketch);
+        for exemplar in &other.exemplars {
+            self.keep(*exemplar);
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        size_of::<Self>() + self.sketch.heap_bytes() + EXEMPLARS_MAX * size_of::<Exemplar>() + 64
+    }
+}
+
+/// Which cells to read; `None` is any.
+#[derive(Debug, Clone, Default)]
+pub struct RedFilter {
+    pub service: Option<String>,
+    pub operation: Option<String>,
+    pub kind: Option<i32>,
+}
+
+impl RedFilter {
+    pub(super) fn fits(&self, key: &RedKey) -> bool {
+        self.service.as_ref().is_none_or(|service| *key.service == **service)
+            && self.operation.as_ref().is_none_or(|operation| *key.operation == **operation)
+            && self.kind.is_none_or(|kind| key.kind == kind)
+    }
+}
+
+/// Hot cells by slot start and key.
+pub(super) type Cells = FxHashMap<(u64, Arc<RedKey>), RedCell>;
+
+/// Keys of one service by operation, kind and status.
+type KeysOfService = FxHashMap<(Arc<str>, i32, i32), Arc<RedKey>>;
+
+/// RED figures of every service.
+#[derive(Debug, Default)]
+pub struct RedStore {
+    live: RwLock<Live>,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    hot: Cells,
+    frozen: Arc<Cells>,
+    segments: Vec<Arc<RedSegment>>,
+    keys: BTreeMap<Arc<str>, KeysOfService>,
+    hot_bytes: usize,
+}
+
+impl Live {
+    fn key(
+        &mut self,
+        service: &Arc<str>,
+        operation: &Arc<str>,
+        kind: i32,
+        status: i32,
+    ) -> Arc<RedKey> {
+        let of_service = self.keys.entry(service.clone()).or_default();
+        let full = of_service.len() >= OPERATIONS_MAX;
+        if let Some(key) = of_service.get(&(operation.clone(), kind, status)) {
+            return key.clone();
+        }
+        let operation = if full { OTHER.into() } else { operation.clone() };
+        of_service
+            .entry((operation.clone(), kind, status))
+            .or_insert_with(|| {
+                Arc::new(RedKey { service: service.clone(), operation, kind, status })
+            })
+            .clone()
+    }
+}
+
+impl RedStore {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Counts every span of a batch. Called in log order from one thread, before any sampling.
+    pub fn observe(&self, batch: &SpanBatch) {
+        let mut live = self.live.write();
+        let mut keys: FxHashMap<(u32, u32, i32, i32), Arc<RedKey>> = FxHashMap::default();
+        for (row, span) in batch.rows.iter().enumerate() {
+            let code = batch.name.codes()[row];
+            let key = keys
+                .entry((span.resource, code, span.kind, span.status_code))
+                .or_insert_with(|| {
+                    let service = &batch.resources[span.resource as usize].service_name;
+                    let name = &batch.name.values()[code as usize];
+                    live.key(service, name, span.kind, span.status_code)
+                })
+                .clone();
+            let slot = span.start_ns - span.start_ns % SLOT_NS;
+            let mut added = 0;
+            live.hot
+                .entry((slot, key.clone()))
+                .or_insert_with(|| {
+                    let cell = RedCell::new(slot, SLOT_NS, key);
+                    added = cell.heap_bytes();
+                    cell
+                })
+                .record(Exemplar {
+                    trace_id: span.trace_id,
+                    span_id: span.span_id,
+                    time_ns: span.start_ns,
+                    duration_ns: span.duration_ns(),
+                });
+            live.hot_bytes += added;
+        }
+    }
+
+    /// Cells whose slot overlaps `start_ns..=end_ns`, in no order. One group may come in several cells of a slot.
+    pub fn cells(
+        &self,
+        filter: &RedFilter,
+        start_ns: u64,
+        end_ns: u64,
+    ) -> io::Result<Vec<RedCell>> {
+        let (mut cells, frozen, segments) = {
+            let live = self.live.read();
+            let hot: Vec<RedCell> =
+                live.hot.values().filter(|c| fits(c, filter, start_ns, end_ns)).cloned().collect();
+            (hot, live.frozen.clone(), live.segments.clone())
+        };
+        cells.extend(frozen.values().filter(|c| fits(c, filter, start_ns, end_ns)).cloned());
+        for segment in segments {
+            if segment.meta.min_ns <= end_ns && segment.meta.max_ns >= start_ns {
+                segment.read(filter, &mut cells)?;
+            }
+        }
+        cells.retain(|cell| fits(cell, filter, start_ns, end_ns));
+        Ok(cells)
+    }
+}
+
+fn fits(cell: &RedCell, filter: &RedFilter, start_ns: u64, end_ns: u64) -> bool {
+    cell.time_ns <= end_ns
+        && cell.time_ns.saturating_add(cell.width_ns) > start_ns
+        && filter.fits(&cell.key)
+}
+
+impl SignalStore for RedStore {
+    fn signal(&self) -> Signal {
+        Signal::Red
+    }
+
+    fn hot_bytes(&self) -> usize {
+        self.live.read().hot_bytes
+    }
+
+    fn freeze(&self) {
+        let mut live = self.live.write();
+        if live.frozen.is_empty() {
+            live.frozen = Arc::new(std::mem::take(&mut live.hot));
+            live.keys.clear();
+        }
+    }
+
+    fn seal(&self, dir: &SegmentDir) -> io::Result<Vec<SegmentMeta>> {
+        let frozen = self.live.read().frozen.clone();
+        segment::write(dir, frozen.values().cloned().collect(), 0)
+    }
+
+    fn open(&self, dir: &SegmentDir, metas: &[SegmentMeta]) -> Vec<(SegmentMeta, io::Error)> {
+        let mut failed = Vec::new();
+        for meta in metas {
+            match RedSegment::open(dir, meta) {
+                Ok(segment) => self.live.write().segments.push(Arc::new(segment)),
+                Err(error) => failed.push((meta.clone(), error)),
+            }
+        }
+        failed
+    }
+
+    fn publish(
+        &self,
+        dir: &SegmentDir,
+        added: &[SegmentMeta],
+        removed: &[SegmentMeta],
+        sealed: bool,
+    ) -> io::Result<()> {
+        let opened: Vec<Arc<RedSegment>> = added
+            .iter()
+            .map(|meta| RedSegment::open(dir, meta).map(Arc::new))
+            .collect::<io::Result<_>>()?;
+        let mut live = self.live.write();
+        live.segments.retain(|segment| !removed.iter().any(|gone| gone.id == segment.meta.id));
+        live.segments.extend(opened);
+        if sealed {
+            live.frozen = Arc::default();
+            live.hot_bytes = live.hot.values().map(RedCell::heap_bytes).sum();
+        }
+        Ok(())
+    }
+
+    fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>> {
+        let segments: Vec<Arc<RedSegment>> = self
+            .live
+            .read()
+            .segments
+            .iter()
+            .filter(|segment| inputs.iter().any(|meta| meta.id == segment.meta.id))
+            .cloned()
+            .collect();
+        let mut cells = Vec::new();
+        for segment in segments {
+            segment.read(&RedFilter::default(), &mut cells)?;
+        }
+        let level = inputs.iter().map(|meta| meta.level).max().unwrap_or(0) + 1;
+        segment::write(dir, segment::roll_up(cells), level)
+    }
+}

@@ -85,7 +85,11 @@ pub struct DictColumn {
 
 impl DictColumn {
     pub fn push(&mut self, value: &str) {
-        let code = self.code(value);
+        // Neighbouring rows mostly agree: a comparison is cheaper than a hash.
+        let code = match self.codes.last() {
+            Some(&last) if *self.values[last as usize] == *value => last,
+            _ => self.code(value),
+        };
         self.codes.push(code);
     }
 

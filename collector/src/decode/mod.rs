@@ -4,6 +4,7 @@
 //! is rejected alone, with a reason; text that is not UTF-8 is kept with U+FFFD in place of the bad bytes; values may
 //! nest 64 deep.
 
+pub mod logs;
 pub mod spans;
 
 use std::borrow::Cow;

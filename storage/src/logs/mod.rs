@@ -1,5 +1,8 @@
 //! The logs half of the store.
 
-/// One decoded request of logs, columnar.
-#[derive(Debug, Default)]
-pub struct LogBatch {}
+mod batch;
+mod row;
+pub mod severity;
+
+pub use batch::{LogBatch, LogFields};
+pub use row::LogRow;

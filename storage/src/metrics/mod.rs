@@ -1,5 +1,23 @@
 //! The metrics half of the store.
+//!
+//! Batch (decoded) → series in memory (`store`, found by `index`) → segment (a points file and a series table).
+//! `select` shows all of it as Prometheus sees it, by the rules of `naming`; `table` as OTLP sent it.
 
-/// One decoded request of metrics, columnar.
-#[derive(Debug, Default)]
-pub struct MetricBatch {}
+mod batch;
+mod index;
+pub mod naming;
+mod native;
+mod segment;
+mod select;
+mod series;
+mod store;
+pub mod table;
+
+pub use batch::{
+    ExponentialPoint, HistogramPoint, HistogramTotals, MetricBatch, MetricDesc, MetricExemplar,
+    MetricKind, NO_RECORDED_VALUE, Point, PointValue, Quantile, SummaryPoint,
+};
+pub use native::{NativeHistogram, STALE_BITS};
+pub use select::{LabelMatcher, PromExemplars, PromMetadata, PromSeries};
+pub use series::Label;
+pub use store::{MetricSnapshot, MetricStore};

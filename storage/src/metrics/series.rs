@@ -1,0 +1,79 @@
+//! A series: identity, labels as Prometheus sees them, and the Prometheus series that it shows as.
+
+use super::batch::{MetricDesc, MetricKind};
+use super::naming::{self, Naming};
+use std::sync::Arc;
+
+/// A label pair.
+pub type Label = (Arc<str>, Arc<str>);
+
+/// What never changes about a series.
+#[derive(Debug)]
+pub struct SeriesMeta {
+    pub id: u128,
+    pub metric: Arc<MetricDesc>,
+    /// Canonical attribute list; labels for `Prometheus` series.
+    pub attributes: Box<[u8]>,
+    /// Prometheus family name; empty when the OTLP name has no usable character.
+    pub family: Arc<str>,
+    /// Labels without `__name__`, sorted.
+    pub labels: Vec<Label>,
+}
+
+impl SeriesMeta {
+    pub fn new(id: u128, metric: Arc<MetricDesc>, attributes: &[u8], naming: &Naming) -> Self {
+        let family = match metric.kind {
+            MetricKind::Prometheus => metric.name.clone(),
+            _ => naming::metric_name(&metric).unwrap_or_default().into(),
+        };
+        let labels = naming::labels(&metric, attributes, naming);
+        Self { id, attributes: attributes.into(), family, labels, metric }
+    }
+
+    /// The names under which parts of this series show, with the part.
+    pub fn names(&self) -> Vec<(String, Part)> {
+        let family = &self.family;
+        if family.is_empty() {
+            return Vec::new();
+        }
+        match self.metric.kind {
+            MetricKind::Histogram => vec![
+                (format!("{family}_bucket"), Part::Bucket),
+                (format!("{family}_count"), Part::Count),
+                (format!("{family}_sum"), Part::Sum),
+            ],
+            MetricKind::Summary => vec![
+                (family.to_string(), Part::Quantile),
+                (format!("{family}_count"), Part::Count),
+                (format!("{family}_sum"), Part::Sum),
+            ],
+            _ => vec![(family.to_string(), Part::Whole)],
+        }
+    }
+
+    /// Prometheus' type of the family.
+    pub fn prometheus_type(&self) -> &'static str {
+        match self.metric.kind {
+            MetricKind::Sum if self.metric.monotonic => "counter",
+            MetricKind::Gauge | MetricKind::Sum => "gauge",
+            MetricKind::Histogram | MetricKind::ExponentialHistogram => "histogram",
+            MetricKind::Summary => "summary",
+            MetricKind::Prometheus => "unknown",
+        }
+    }
+}
+
+/// Which Prometheus series of an OTLP series is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// A number or a native histogram.
+    Whole,
+    /// `_bucket{le}`.
+    Bucket,
+    /// `_count`.
+    Count,
+    /// `_sum`.
+    Sum,
+    /// `{quantile}` of a summary.
+    Quantile,
+}

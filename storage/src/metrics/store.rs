@@ -1,0 +1,359 @@
+//! The metric store: series in memory and open segments.
+
+use super::batch::{
+    HistogramTotals, MetricBatch, MetricExemplar, MetricKind, PointValue,
+};
+use super::index::LabelIndex;
+use super::naming::Naming;
+use super::native::NativeHistogram;
+use super::segment::{self, MetricSegment};
+use super::series::SeriesMeta;
+use crate::columnar::KeyTypes;
+use crate::resource::Interner;
+use crate::segment::{SegmentDir, SegmentMeta};
+use crate::signal::{Signal, SignalStore};
+use parking_lot::RwLock;
+use rustc_hash::FxHashMap;
+use std::io;
+use std::sync::Arc;
+
+/// One stored point of a series.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredPoint {
+    pub time_ns: u64,
+    pub start_ns: u64,
+    pub flags: u32,
+    pub value: PointValue,
+    /// Running total of a delta sum up to this point.
+    pub total: Option<f64>,
+    pub exemplars: Vec<MetricExemplar>,
+}
+
+/// A series with its points in the order in which they came.
+#[derive(Debug, Clone)]
+pub struct HotSeries {
+    pub meta: Arc<SeriesMeta>,
+    pub points: Arc<Vec<StoredPoint>>,
+}
+
+/// Series in memory: a table and its index.
+#[derive(Debug, Default)]
+pub struct HotTable {
+    pub series: Vec<HotSeries>,
+    pub index: LabelIndex,
+    by_id: FxHashMap<u128, u32>,
+    bytes: usize,
+    pub min_ns: u64,
+    pub max_ns: u64,
+}
+
+/// What a delta series has added up to; lost at a restart, which then shows as a counter reset.
+#[derive(Debug, Clone)]
+enum Total {
+    Number(f64),
+    Histogram(HistogramTotals),
+    Native(NativeHistogram),
+}
+
+#[derive(Debug)]
+pub struct MetricStore {
+    pub(super) interner: Arc<Interner>,
+    pub(super) naming: Naming,
+    live: RwLock<Live>,
+    keys: RwLock<KeyTypes>,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    frozen: Option<Arc<HotTable>>,
+    hot: HotTable,
+    segments: Vec<Arc<MetricSegment>>,
+    totals: FxHashMap<u128, (u64, Total)>,
+}
+
+/// Delta series whose last point is older than this start anew, ns.
+const TOTALS_IDLE_NS: u64 = 3_600_000_000_000;
+
+/// Totals above this number are swept for idle ones.
+const TOTALS_SWEEP: usize = 100_000;
+
+impl MetricStore {
+    pub fn new(interner: Arc<Interner>, naming: Naming) -> Self {
+        Self { interner, naming, live: RwLock::default(), keys: RwLock::default() }
+    }
+
+    /// Makes a durable batch visible. Called in log order from one thread.
+    pub fn insert(&self, batch: MetricBatch) {
+        if batch.is_empty() {
+            return;
+        }
+        let mut live = self.live.write();
+        let Live { hot, totals, .. } = &mut *live;
+        if totals.len() > TOTALS_SWEEP {
+            let newest = batch.points.iter().map(|p| p.time_ns).max().unwrap_or(0);
+            totals.retain(|_, (seen_ns, _)| *seen_ns + TOTALS_IDLE_NS > newest);
+        }
+        let mut fresh = KeyTypes::default();
+        for (row, point) in batch.points.into_iter().enumerate() {
+            let desc = &batch.metrics[point.metric as usize];
+            let number = match hot.by_id.get(&point.series_id) {
+                Some(&number) => number,
+                None => {
+                    let list = batch.attributes.get(row);
+                    fresh.add_list(list);
+                    fresh.add_list(&desc.resource.attributes);
+                    let meta = SeriesMeta::new(point.series_id, desc.clone(), list, &self.naming);
+                    hot.add_series(Arc::new(meta))
+                }
+            };
+            let (value, total) = if desc.is_delta() {
+                accumulate(totals, point.series_id, point.time_ns, point.value)
+            } else {
+                (point.value, None)
+            };
+            hot.push(
+                number,
+                StoredPoint {
+                    time_ns: point.time_ns,
+                    start_ns: point.start_ns,
+                    flags: point.flags,
+                    value,
+                    total,
+                    exemplars: point.exemplars,
+                },
+            );
+        }
+        drop(live);
+        if !fresh.0.is_empty() {
+            self.keys.write().merge(&fresh);
+        }
+    }
+
+    /// A fixed view of all visible points.
+    pub fn snapshot(&self) -> MetricSnapshot {
+        let live = self.live.read();
+        let hot = HotTableView {
+            series: live.hot.series.clone(),
+            min_ns: live.hot.min_ns,
+            max_ns: live.hot.max_ns,
+        };
+        MetricSnapshot {
+            hot: Arc::new(hot),
+            frozen: live.frozen.clone(),
+            segments: live.segments.clone(),
+        }
+    }
+
+    /// Runs `read` over the hot table under its lock: for index look-ups without copying every series.
+    pub(super) fn with_hot<T>(&self, read: impl FnOnce(&HotTable) -> T) -> T {
+        read(&self.live.read().hot)
+    }
+
+    pub(super) fn sealed(&self) -> (Option<Arc<HotTable>>, Vec<Arc<MetricSegment>>) {
+        let live = self.live.read();
+        (live.frozen.clone(), live.segments.clone())
+    }
+
+    /// Attribute and resource keys with the type as which SQL sees them.
+    pub fn key_types(&self) -> KeyTypes {
+        self.keys.read().clone()
+    }
+
+    fn open_one(&self, dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Arc<MetricSegment>> {
+        Ok(Arc::new(MetricSegment::open(
+            dir,
+            meta,
+            self.interner.clone(),
+            self.naming.clone(),
+        )?))
+    }
+}
+
+impl HotTable {
+    pub(super) fn add_series(&mut self, meta: Arc<SeriesMeta>) -> u32 {
+        let number = self.series.len() as u32;
+        self.index.push(&meta);
+        self.by_id.insert(meta.id, number);
+        // Labels, index entries and the table's own row; an estimate.
+        self.bytes += 400 + meta.attributes.len() * 3;
+        self.series.push(HotSeries { meta, points: Arc::default() });
+        number
+    }
+
+    fn push(&mut self, number: u32, point: StoredPoint) {
+        self.bytes += size_of::<StoredPoint>() + point.value.heap_bytes();
+        self.bytes += point.exemplars.len() * 120;
+        self.min_ns = if self.max_ns == 0 { point.time_ns } else { self.min_ns.min(point.time_ns) };
+        self.max_ns = self.max_ns.max(point.time_ns);
+        Arc::make_mut(&mut self.series[number as usize].points).push(point);
+    }
+
+    pub(super) fn get(&self, id: u128) -> Option<u32> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// For compaction: a table of points read back.
+    pub(super) fn push_stored(&mut self, meta: &Arc<SeriesMeta>, points: Vec<StoredPoint>) {
+        let number = match self.get(meta.id) {
+            Some(number) => number,
+            None => self.add_series(meta.clone()),
+        };
+        for point in points {
+            self.push(number, point);
+        }
+    }
+}
+
+/// Adds a delta point to its series' running total; returns the value with the total beside it.
+fn accumulate(
+    totals: &mut FxHashMap<u128, (u64, Total)>,
+    id: u128,
+    time_ns: u64,
+    mut value: PointValue,
+) -> (PointValue, Option<f64>) {
+    let fresh = |value: &PointValue| match value {
+        PointValue::Histogram(_) => Total::Histogram(HistogramTotals::default()),
+        PointValue::Exponential(p) => {
+            let mut empty = NativeHistogram::from_exponential(p).unwrap_or_default();
+            empty.positive.clear();
+            empty.negative.clear();
+            (empty.count, empty.sum, empty.zero_count) = (0.0, 0.0, 0.0);
+            Total::Native(empty)
+        }
+        _ => Total::Number(0.0),
+    };
+    let entry = totals.entry(id).or_insert_with(|| (time_ns, fresh(&value)));
+    entry.0 = entry.0.max(time_ns);
+    let mut total = None;
+    match (&mut entry.1, &mut value) {
+        (Total::Number(sum), PointValue::Double(v)) => {
+            *sum += *v;
+            total = Some(*sum);
+        }
+        (Total::Number(sum), PointValue::Int(v)) => {
+            *sum += *v as f64;
+            total = Some(*sum);
+        }
+        (Total::Histogram(sums), PointValue::Histogram(point)) => {
+            sums.count += point.count;
+            sums.sum += point.sum.unwrap_or(0.0);
+            if sums.counts.len() != point.counts.len() {
+                // Other bounds: the running counts start anew, as after a reset.
+                sums.counts = vec![0; point.counts.len()];
+            }
+            for (sum, count) in sums.counts.iter_mut().zip(&point.counts) {
+                *sum += count;
+            }
+            point.totals = Some(Box::new(sums.clone()));
+        }
+        (Total::Native(sums), PointValue::Exponential(point)) => {
+            if let Some(native) = NativeHistogram::from_exponential(point) {
+                sums.add(&native);
+                point.total = Some(Box::new(sums.clone()));
+            }
+        }
+        _ => {}
+    }
+    (value, total)
+}
+
+impl SignalStore for MetricStore {
+    fn signal(&self) -> Signal {
+        Signal::Metrics
+    }
+
+    fn hot_bytes(&self) -> usize {
+        let live = self.live.read();
+        live.hot.bytes + live.frozen.as_ref().map_or(0, |frozen| frozen.bytes)
+    }
+
+    fn freeze(&self) {
+        let mut live = self.live.write();
+        if live.frozen.is_none() {
+            live.frozen = Some(Arc::new(std::mem::take(&mut live.hot)));
+        }
+    }
+
+    fn seal(&self, dir: &SegmentDir) -> io::Result<Vec<SegmentMeta>> {
+        let frozen = self.live.read().frozen.clone();
+        frozen.map_or(Ok(Vec::new()), |table| segment::write(dir, &table, 0))
+    }
+
+    fn open(&self, dir: &SegmentDir, metas: &[SegmentMeta]) -> Vec<(SegmentMeta, io::Error)> {
+        let mut failed = Vec::new();
+        for meta in metas {
+            match self.open_one(dir, meta) {
+                Ok(segment) => self.live.write().segments.push(segment),
+                Err(error) => failed.push((meta.clone(), error)),
+            }
+        }
+        failed
+    }
+
+    fn publish(
+        &self,
+        dir: &SegmentDir,
+        added: &[SegmentMeta],
+        removed: &[SegmentMeta],
+        sealed: bool,
+    ) -> io::Result<()> {
+        let opened: Vec<Arc<MetricSegment>> =
+            added.iter().map(|meta| self.open_one(dir, meta)).collect::<io::Result<_>>()?;
+        let mut live = self.live.write();
+        live.segments.retain(|segment| !removed.iter().any(|gone| gone.id == segment.meta.id));
+        live.segments.extend(opened);
+        if sealed {
+            live.frozen = None;
+        }
+        Ok(())
+    }
+
+    fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>> {
+        let segments: Vec<Arc<MetricSegment>> = self
+            .live
+            .read()
+            .segments
+            .iter()
+            .filter(|segment| inputs.iter().any(|meta| meta.id == segment.meta.id))
+            .cloned()
+            .collect();
+        let mut table = HotTable::default();
+        for segment in segments {
+            for (meta, points) in segment.read_all()? {
+                table.push_stored(&meta, points);
+            }
+        }
+        let level = inputs.iter().map(|meta| meta.level).max().unwrap_or(0) + 1;
+        segment::write(dir, &table, level)
+    }
+}
+
+/// Hot series as of one moment.
+#[derive(Debug, Default)]
+pub(super) struct HotTableView {
+    pub series: Vec<HotSeries>,
+    pub min_ns: u64,
+    pub max_ns: u64,
+}
+
+/// A fixed view of the points for whole-table reads (SQL).
+#[derive(Debug, Clone)]
+pub struct MetricSnapshot {
+    pub(super) hot: Arc<HotTableView>,
+    pub(super) frozen: Option<Arc<HotTable>>,
+    pub(super) segments: Vec<Arc<MetricSegment>>,
+}
+
+/// Metric kind by its stored name.
+pub(super) fn kind_from_name(name: &str) -> Option<MetricKind> {
+    [
+        MetricKind::Gauge,
+        MetricKind::Sum,
+        MetricKind::Histogram,
+        MetricKind::ExponentialHistogram,
+        MetricKind::Summary,
+        MetricKind::Prometheus,
+    ]
+    .into_iter()
+    .find(|kind| kind.name() == name)
+}

@@ -124,8 +124,9 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
+/// Takes a varint off the front.
 #[inline]
-fn take_varint(rest: &mut &[u8]) -> Result<u64, WireError> {
+pub fn take_varint(rest: &mut &[u8]) -> Result<u64, WireError> {
     // One-byte varints are nearly all tags and lengths.
     if let [first, tail @ ..] = *rest
         && *first < 0x80

@@ -5,6 +5,7 @@
 //! nest 64 deep.
 
 pub mod logs;
+pub mod metrics;
 pub mod spans;
 
 use std::borrow::Cow;

@@ -15,7 +15,7 @@ pub mod table;
 
 pub use batch::{
     ExponentialPoint, HistogramPoint, HistogramTotals, MetricBatch, MetricDesc, MetricExemplar,
-    MetricKind, NO_RECORDED_VALUE, Point, PointValue, Quantile, SummaryPoint,
+    MetricKind, NO_RECORDED_VALUE, Point, PointValue, Quantile, SummaryPoint, series_id,
 };
 pub use native::{NativeHistogram, STALE_BITS};
 pub use select::{LabelMatcher, PromExemplars, PromMetadata, PromSeries};

@@ -147,7 +147,10 @@ pub fn label_name(key: &str) -> Option<Cow<'_, str>> {
     let name: Cow<'_, str> = if clean {
         key.into()
     } else {
-        key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect::<String>().into()
+        key.chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+            .collect::<String>()
+            .into()
     };
     if name.bytes().all(|b| b == b'_') {
         return None;
@@ -309,7 +312,13 @@ mod tests {
     fn names_are_those_of_prometheus_otlp_receiver() {
         use MetricKind::{Gauge, Histogram, Sum};
         for (name, unit, kind, monotonic, expected) in [
-            ("http.server.request.duration", "s", Histogram, false, "http_server_request_duration_seconds"),
+            (
+                "http.server.request.duration",
+                "s",
+                Histogram,
+                false,
+                "http_server_request_duration_seconds",
+            ),
             ("http.server.active_requests", "{request}", Sum, false, "http_server_active_requests"),
             ("shop.orders", "{order}", Sum, true, "shop_orders_total"),
             ("system.network.io", "By", Sum, true, "system_network_io_bytes_total"),

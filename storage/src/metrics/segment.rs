@@ -22,9 +22,7 @@ use arrow::array::{
     ListBuilder, PrimitiveBuilder, RecordBatch, StringArray, TimestampNanosecondArray,
     UInt64Builder,
 };
-use arrow::datatypes::{
-    Float64Type, Int32Type, Int64Type, TimestampNanosecondType, UInt64Type,
-};
+use arrow::datatypes::{Float64Type, Int32Type, Int64Type, TimestampNanosecondType, UInt64Type};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -139,12 +137,11 @@ fn point_batch(order: &Order<'_>) -> io::Result<RecordBatch> {
     let ints = |value: &dyn Fn(&StoredPoint) -> Option<i64>| -> ArrayRef {
         Arc::new(points().map(value).collect::<Int64Array>())
     };
-    let histogram = |point: &StoredPoint, value: fn(&HistogramPoint) -> Option<f64>| match &point
-        .value
-    {
-        PointValue::Histogram(h) => value(h),
-        _ => None,
-    };
+    let histogram =
+        |point: &StoredPoint, value: fn(&HistogramPoint) -> Option<f64>| match &point.value {
+            PointValue::Histogram(h) => value(h),
+            _ => None,
+        };
     let mut counts = ListBuilder::new(UInt64Builder::new());
     let mut details = Vec::new();
     let mut totals = Vec::new();
@@ -321,10 +318,7 @@ fn series_batch(order: &Order<'_>, starts: &[u64]) -> io::Result<RecordBatch> {
         ),
         ("bounds", Arc::new(StringArray::from(bounds))),
         ("service_name", texts(&|m| Some(m.metric.resource.service_name.to_string()))),
-        (
-            "attributes",
-            texts(&|m| Some(attributes::stored_json_object(&m.attributes).to_string())),
-        ),
+        ("attributes", texts(&|m| Some(attributes::stored_json_object(&m.attributes).to_string()))),
         ("resource", texts(&|m| Some(columnar::resource_json(&m.metric.resource)))),
         ("scope", texts(&|m| Some(columnar::scope_json(&m.metric.scope)))),
         ("first_row", Arc::new(starts.iter().map(|s| *s as i64).collect::<Int64Array>())),

@@ -55,6 +55,12 @@ const TARGET_INFO_STEP_NS: u64 = 60_000_000_000;
 
 type Matchers<'a> = [&'a dyn LabelMatcher];
 
+/// A resource and the times, Unix ns, between which it sent.
+type Presence = (Arc<Resource>, Vec<(u64, u64)>);
+
+/// Bounds of a histogram and, per bucket, the gathered series it goes to.
+type BucketSlots = (Arc<[f64]>, Vec<Option<usize>>);
+
 /// Collects points by Prometheus label set.
 #[derive(Default)]
 struct Gathering {
@@ -196,19 +202,19 @@ impl MetricStore {
         end_ms: i64,
         out: &mut Gathering,
     ) -> io::Result<()> {
-        let asked = matchers.iter().filter(|m| m.name() == "__name__").all(|m| m.matches(TARGET_INFO));
+        let asked =
+            matchers.iter().filter(|m| m.name() == "__name__").all(|m| m.matches(TARGET_INFO));
         let named = matchers.iter().any(|m| m.name() == "__name__" && !m.matches(""));
         // A selector without a name would show it too, but then nearly everything else as well: still right.
         if !asked || (!named && matchers.is_empty()) {
             return Ok(());
         }
         let (start_ns, end_ns) = range_ns(start_ms, end_ms);
-        let mut resources: FxHashMap<u128, (Arc<Resource>, Vec<(u64, u64)>)> = FxHashMap::default();
+        let mut resources: FxHashMap<u128, Presence> = FxHashMap::default();
         self.visit_metas(start_ns, end_ns, &mut |meta, min_ns, max_ns| {
             let resource = &meta.metric.resource;
-            let entry = resources
-                .entry(resource.id)
-                .or_insert_with(|| (resource.clone(), Vec::new()));
+            let entry =
+                resources.entry(resource.id).or_insert_with(|| (resource.clone(), Vec::new()));
             match entry.1.last_mut() {
                 Some(last) if min_ns <= last.1 + TARGET_INFO_STEP_NS && max_ns >= last.0 => {
                     last.0 = last.0.min(min_ns);
@@ -373,7 +379,11 @@ fn range_ns(start_ms: i64, end_ms: i64) -> (u64, u64) {
 }
 
 /// The series on which an exemplar shows: the first bucket whose bound is not below its value.
-fn exemplar_labels(meta: &SeriesMeta, point: &StoredPoint, exemplar: &MetricExemplar) -> Vec<Label> {
+fn exemplar_labels(
+    meta: &SeriesMeta,
+    point: &StoredPoint,
+    exemplar: &MetricExemplar,
+) -> Vec<Label> {
     match &point.value {
         PointValue::Histogram(h) => {
             let bound = h.bounds.iter().copied().find(|bound| exemplar.value <= *bound);
@@ -420,10 +430,11 @@ fn derive(
     let names: Vec<&&dyn LabelMatcher> =
         matchers.iter().filter(|m| m.name() == "__name__").collect();
     // The base labels pass once for all parts; only derived labels differ.
-    let base = matchers.iter().filter(|m| m.name() != "__name__" && !is_derived(m.name())).all(|m| {
-        let at = meta.labels.binary_search_by(|(name, _)| (**name).cmp(m.name()));
-        m.matches(at.map_or("", |at| &meta.labels[at].1))
-    });
+    let base =
+        matchers.iter().filter(|m| m.name() != "__name__" && !is_derived(m.name())).all(|m| {
+            let at = meta.labels.binary_search_by(|(name, _)| (**name).cmp(m.name()));
+            m.matches(at.map_or("", |at| &meta.labels[at].1))
+        });
     if !base {
         return;
     }
@@ -512,7 +523,7 @@ fn buckets<'a>(
     out: &mut Gathering,
 ) {
     // Bounds hardly ever change within a series: the labels of each are made once.
-    let mut known: Option<(Arc<[f64]>, Vec<Option<usize>>)> = None;
+    let mut known: Option<BucketSlots> = None;
     for point in points.iter().filter(|p| in_range(p)) {
         let PointValue::Histogram(h) = &point.value else { continue };
         if known.as_ref().is_none_or(|(bounds, _)| bounds != &h.bounds) {
@@ -522,8 +533,7 @@ fn buckets<'a>(
                 .copied()
                 .chain([f64::INFINITY])
                 .map(|bound| {
-                    let labels =
-                        with_labels(&meta.labels, name, Some(("le", &float_label(bound))));
+                    let labels = with_labels(&meta.labels, name, Some(("le", &float_label(bound))));
                     passes(matchers, &labels).then(|| {
                         out.slot(labels.clone());
                         out.by_labels[&labels]

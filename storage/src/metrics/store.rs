@@ -1,8 +1,6 @@
 //! The metric store: series in memory and open segments.
 
-use super::batch::{
-    HistogramTotals, MetricBatch, MetricExemplar, MetricKind, PointValue,
-};
+use super::batch::{HistogramTotals, MetricBatch, MetricExemplar, MetricKind, PointValue};
 use super::index::LabelIndex;
 use super::naming::Naming;
 use super::native::NativeHistogram;
@@ -43,8 +41,6 @@ pub struct HotTable {
     pub index: LabelIndex,
     by_id: FxHashMap<u128, u32>,
     bytes: usize,
-    pub min_ns: u64,
-    pub max_ns: u64,
 }
 
 /// What a delta series has added up to; lost at a restart, which then shows as a counter reset.
@@ -132,13 +128,8 @@ impl MetricStore {
     /// A fixed view of all visible points.
     pub fn snapshot(&self) -> MetricSnapshot {
         let live = self.live.read();
-        let hot = HotTableView {
-            series: live.hot.series.clone(),
-            min_ns: live.hot.min_ns,
-            max_ns: live.hot.max_ns,
-        };
         MetricSnapshot {
-            hot: Arc::new(hot),
+            hot: Arc::new(live.hot.series.clone()),
             frozen: live.frozen.clone(),
             segments: live.segments.clone(),
         }
@@ -160,12 +151,7 @@ impl MetricStore {
     }
 
     fn open_one(&self, dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Arc<MetricSegment>> {
-        Ok(Arc::new(MetricSegment::open(
-            dir,
-            meta,
-            self.interner.clone(),
-            self.naming.clone(),
-        )?))
+        Ok(Arc::new(MetricSegment::open(dir, meta, self.interner.clone(), self.naming.clone())?))
     }
 }
 
@@ -183,8 +169,6 @@ impl HotTable {
     fn push(&mut self, number: u32, point: StoredPoint) {
         self.bytes += size_of::<StoredPoint>() + point.value.heap_bytes();
         self.bytes += point.exemplars.len() * 120;
-        self.min_ns = if self.max_ns == 0 { point.time_ns } else { self.min_ns.min(point.time_ns) };
-        self.max_ns = self.max_ns.max(point.time_ns);
         Arc::make_mut(&mut self.series[number as usize].points).push(point);
     }
 
@@ -328,18 +312,10 @@ impl SignalStore for MetricStore {
     }
 }
 
-/// Hot series as of one moment.
-#[derive(Debug, Default)]
-pub(super) struct HotTableView {
-    pub series: Vec<HotSeries>,
-    pub min_ns: u64,
-    pub max_ns: u64,
-}
-
 /// A fixed view of the points for whole-table reads (SQL).
 #[derive(Debug, Clone)]
 pub struct MetricSnapshot {
-    pub(super) hot: Arc<HotTableView>,
+    pub(super) hot: Arc<Vec<HotSeries>>,
     pub(super) frozen: Option<Arc<HotTable>>,
     pub(super) segments: Vec<Arc<MetricSegment>>,
 }

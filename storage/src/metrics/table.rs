@@ -20,8 +20,7 @@ pub fn schema() -> SchemaRef {
     let text = |name: &str| Field::new(name, DataType::Utf8, true);
     let float = |name: &str| Field::new(name, DataType::Float64, true);
     let int = |name: &str| Field::new(name, DataType::Int64, true);
-    let counts =
-        DataType::List(Arc::new(Field::new_list_field(DataType::UInt64, true)));
+    let counts = DataType::List(Arc::new(Field::new_list_field(DataType::UInt64, true)));
     Arc::new(Schema::new(vec![
         Field::new("time", time.clone(), false),
         Field::new("start_time", time, true),
@@ -94,24 +93,26 @@ impl MetricSnapshot {
         let sealed = segments.into_iter().map(|segment| segment.read_all());
         let in_memory = std::iter::once_with(move || {
             let frozen = frozen.iter().flat_map(|table| table.series.iter());
-            let all = frozen.chain(hot.series.iter()).map(|s| (s.meta.clone(), s.points.to_vec()));
+            let all = frozen.chain(hot.iter()).map(|s| (s.meta.clone(), s.points.to_vec()));
             Ok(all.collect())
         });
-        sealed.chain(in_memory).flat_map(move |read: io::Result<Vec<(Arc<SeriesMeta>, Vec<StoredPoint>)>>| {
-            let batches: Vec<io::Result<RecordBatch>> = match read {
-                Err(error) => vec![Err(error)],
-                Ok(series) => {
-                    let rows: Rows = series
-                        .into_iter()
-                        .flat_map(|(meta, points)| {
-                            points.into_iter().map(move |point| (meta.clone(), point))
-                        })
-                        .collect();
-                    rows.chunks(BATCH_ROWS).map(|rows| batch(rows, &wanted)).collect()
-                }
-            };
-            batches
-        })
+        sealed.chain(in_memory).flat_map(
+            move |read: io::Result<Vec<(Arc<SeriesMeta>, Vec<StoredPoint>)>>| {
+                let batches: Vec<io::Result<RecordBatch>> = match read {
+                    Err(error) => vec![Err(error)],
+                    Ok(series) => {
+                        let rows: Rows = series
+                            .into_iter()
+                            .flat_map(|(meta, points)| {
+                                points.into_iter().map(move |point| (meta.clone(), point))
+                            })
+                            .collect();
+                        rows.chunks(BATCH_ROWS).map(|rows| batch(rows, &wanted)).collect()
+                    }
+                };
+                batches
+            },
+        )
     }
 }
 

@@ -146,8 +146,8 @@ impl Sketch {
         let mut counts = Vec::new();
         let mut bucket = 0u32;
         while !bytes.is_empty() {
-            let delta = take(&mut bytes)?;
-            let count = take(&mut bytes)?;
+            let delta = crate::wire::take_varint(&mut bytes).ok()?;
+            let count = crate::wire::take_varint(&mut bytes).ok()?;
             bucket = bucket.checked_add(u32::try_from(delta).ok()?)?;
             counts.push((bucket, count));
         }
@@ -158,18 +158,6 @@ impl Sketch {
     pub fn heap_bytes(&self) -> usize {
         self.counts.capacity() * size_of::<(u32, u64)>()
     }
-}
-
-fn take(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for (i, byte) in bytes.iter().enumerate().take(10) {
-        value |= u64::from(byte & 0x7f) << (7 * i);
-        if byte & 0x80 == 0 {
-            *bytes = &bytes[i + 1..];
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

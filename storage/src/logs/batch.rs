@@ -109,6 +109,26 @@ impl LogBatch {
         self.body_values.shrink_to_fit();
     }
 
+    /// Adds all rows of another batch; small requests share one batch in memory.
+    pub fn append(&mut self, other: &Self) {
+        let resources: Vec<u32> = other.resources.iter().map(|r| self.resource_index(r)).collect();
+        let scopes: Vec<u32> = other.scopes.iter().map(|s| self.scope_index(s)).collect();
+        let base = self.rows.len() as u32;
+        self.rows.extend(other.rows.iter().map(|row| LogFields {
+            resource: resources[row.resource as usize],
+            scope: scopes[row.scope as usize],
+            ..*row
+        }));
+        self.severity_text.append(&other.severity_text);
+        self.event_name.append(&other.event_name);
+        self.body.append(&other.body);
+        self.attributes.append(&other.attributes);
+        let values = other.body_values.iter().map(|(row, value)| (base + row, value.clone()));
+        self.body_values.extend(values);
+        self.min_ns = self.min_ns.min(other.min_ns);
+        self.max_ns = self.max_ns.max(other.max_ns);
+    }
+
     pub fn resource(&self, row: usize) -> &Arc<Resource> {
         &self.resources[self.rows[row].resource as usize]
     }

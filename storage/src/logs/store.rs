@@ -1,0 +1,120 @@
+//! The log store: hot batches and open segments, and the snapshot that queries read.
+
+use super::batch::LogBatch;
+use super::snapshot::LogSnapshot;
+use crate::columnar::KeyTypes;
+use crate::resource::Interner;
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::broadcast;
+
+/// Small requests share one hot batch up to this many rows.
+const BATCH_ROWS: usize = 4096;
+
+/// Batches that a live tail may fall behind before it loses some.
+const TAIL_BATCHES: usize = 256;
+
+/// Sealed and recent log records.
+#[derive(Debug)]
+pub struct LogStore {
+    interner: Arc<Interner>,
+    live: RwLock<Live>,
+    hot_bytes: AtomicUsize,
+    /// Attribute keys ever seen by this process, for SQL columns.
+    keys: RwLock<KeyTypes>,
+    tail: broadcast::Sender<Arc<LogBatch>>,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    /// Being sealed; still visible.
+    frozen: Vec<Arc<LogBatch>>,
+    hot: Vec<Arc<LogBatch>>,
+}
+
+impl LogStore {
+    pub fn new(interner: Arc<Interner>) -> Self {
+        Self {
+            interner,
+            live: RwLock::default(),
+            hot_bytes: AtomicUsize::new(0),
+            keys: RwLock::default(),
+            tail: broadcast::Sender::new(TAIL_BATCHES),
+        }
+    }
+
+    /// Makes a durable batch visible. Called in log order from one thread.
+    pub fn insert(&self, batch: LogBatch) {
+        if batch.is_empty() {
+            return;
+        }
+        self.note(&batch);
+        let tailed = self.tail.receiver_count() > 0;
+        let mut live = self.live.write();
+        if !tailed
+            && let Some(last) = live.hot.last_mut().and_then(Arc::get_mut)
+            && last.len() + batch.len() <= BATCH_ROWS
+        {
+            let before = last.heap_bytes();
+            last.append(&batch);
+            self.hot_bytes.fetch_add(last.heap_bytes() - before, Ordering::Relaxed);
+            return;
+        }
+        self.hot_bytes.fetch_add(batch.heap_bytes(), Ordering::Relaxed);
+        let batch = Arc::new(batch);
+        live.hot.push(batch.clone());
+        drop(live);
+        if tailed {
+            // An error means that the last listener has just left.
+            let _ = self.tail.send(batch);
+        }
+    }
+
+    /// Every batch from now on, once it is visible. A receiver that falls behind learns how many it has missed.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<LogBatch>> {
+        self.tail.subscribe()
+    }
+
+    /// Remembers the attribute keys of a batch.
+    fn note(&self, batch: &LogBatch) {
+        let mut fresh = KeyTypes::default();
+        for list in batch.attributes.iter() {
+            fresh.add_list(list);
+        }
+        for resource in &batch.resources {
+            fresh.add_list(&resource.attributes);
+        }
+        let known = {
+            let keys = self.keys.read();
+            fresh
+                .0
+                .iter()
+                .all(|(key, seen)| matches!(keys.0.get(key), Some(k) if k == seen || k.is_none()))
+        };
+        if !known {
+            self.keys.write().merge(&fresh);
+        }
+    }
+
+    /// A fixed view of all visible records.
+    pub fn snapshot(&self) -> LogSnapshot {
+        let live = self.live.read();
+        LogSnapshot {
+            hot: live.frozen.iter().chain(&live.hot).cloned().collect(),
+            interner: self.interner.clone(),
+        }
+    }
+
+    /// Attribute and resource keys with the type as which SQL sees them.
+    pub fn key_types(&self) -> KeyTypes {
+        self.keys.read().clone()
+    }
+
+    /// Attribute and resource keys, sorted.
+    pub fn attribute_keys(&self) -> Vec<Arc<str>> {
+        let mut keys: Vec<Arc<str>> = self.keys.read().0.keys().cloned().collect();
+        keys.sort_unstable();
+        keys
+    }
+}

@@ -3,8 +3,12 @@
 //!
 //! This crate knows nothing of Arrow, HTTP or the stores: it asks a [`SeriesSource`] for series.
 
+mod annotations;
 mod budget;
+mod calendar;
+mod engine;
 pub mod histogram;
+mod kahan;
 pub mod labels;
 mod matcher;
 mod memory;
@@ -14,14 +18,16 @@ mod series;
 mod source;
 pub mod text;
 
+pub use annotations::{Annotations, Severity};
 pub use budget::{Budget, LimitError, Limits};
+pub use engine::{Engine, EngineOptions, Outcome, QueryError, QueryRange, Sample, Value};
 pub use histogram::{Bucket, CounterResetHint, Histogram};
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher, matches_all};
-pub use memory::{MemorySource, Value};
+pub use memory::MemorySource;
 pub use parse::{ParseError, ParseOptions, parse, parse_selector};
 pub use regexp::RegexpError;
-pub use series::{Column, STALE_BITS, Series, is_stale, stale_marker};
+pub use series::{Column, STALE_BITS, SampleValue, Series, is_stale, stale_marker};
 pub use source::{
     Exemplar, ExemplarSeries, Metadata, SelectHints, SeriesSource, SourceError, SourceStats,
     TimeRange,

@@ -5,28 +5,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::budget::Budget;
-use crate::histogram::Histogram;
+use crate::histogram::{Histogram, mark_reset};
 use crate::labels::Labels;
 use crate::matcher::{Matcher, matches_all};
-use crate::series::{Column, Series};
+use crate::series::{Column, SampleValue, Series};
 use crate::source::{
     Exemplar, ExemplarSeries, Metadata, SelectHints, SeriesSource, SourceError, SourceStats,
     TimeRange,
 };
 
-/// One sample value.
-#[derive(Clone, Debug)]
-pub enum Value {
-    /// A number.
-    Float(f64),
-    /// A native histogram.
-    Histogram(Arc<Histogram>),
-}
-
 /// Series in memory. Samples may be added in any order; of two at one time the later added wins.
 #[derive(Debug, Default)]
 pub struct MemorySource {
-    series: HashMap<Labels, BTreeMap<i64, (Value, i64)>>,
+    series: HashMap<Labels, BTreeMap<i64, (SampleValue, i64)>>,
     metadata: BTreeMap<String, Vec<Metadata>>,
     exemplars: HashMap<Labels, Vec<Exemplar>>,
 }
@@ -38,12 +29,18 @@ impl MemorySource {
     }
 
     /// Adds a sample.
-    pub fn add(&mut self, labels: &Labels, time_ms: i64, value: Value) {
+    pub fn add(&mut self, labels: &Labels, time_ms: i64, value: SampleValue) {
         self.add_started(labels, time_ms, value, 0);
     }
 
     /// Adds a sample whose counter began at `start_ms` (0 = not known).
-    pub fn add_started(&mut self, labels: &Labels, time_ms: i64, value: Value, start_ms: i64) {
+    pub fn add_started(
+        &mut self,
+        labels: &Labels,
+        time_ms: i64,
+        value: SampleValue,
+        start_ms: i64,
+    ) {
         self.series.entry(labels.clone()).or_default().insert(time_ms, (value, start_ms));
     }
 
@@ -106,13 +103,26 @@ impl SeriesSource for MemorySource {
                 continue;
             }
             let mut series = Series::new(labels.clone());
-            for (&time_ms, (value, start_ms)) in samples.range(range.start_ms..=range.end_ms) {
-                match value {
-                    Value::Float(v) => push(&mut series.floats, time_ms, *v, *start_ms),
-                    Value::Histogram(h) => {
-                        push(&mut series.histograms, time_ms, h.clone(), *start_ms);
+            let mut previous: Option<Arc<Histogram>> = None;
+            // From the start, because a histogram's hint depends on the sample before it.
+            for (&time_ms, (value, start_ms)) in samples.range(..=range.end_ms) {
+                let histogram = match value {
+                    SampleValue::Float(v) => {
+                        if time_ms >= range.start_ms {
+                            push(&mut series.floats, time_ms, *v, *start_ms);
+                        }
+                        None
                     }
+                    SampleValue::Histogram(h) => {
+                        let mut h = Histogram::clone(h);
+                        mark_reset(previous.as_deref(), &mut h);
+                        Some(Arc::new(h))
+                    }
+                };
+                if let Some(h) = histogram.as_ref().filter(|_| time_ms >= range.start_ms) {
+                    push(&mut series.histograms, time_ms, h.clone(), *start_ms);
                 }
+                previous = histogram;
             }
             if !series.is_empty() {
                 budget.take_read(series.sample_cost())?;

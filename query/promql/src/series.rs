@@ -18,6 +18,15 @@ pub fn is_stale(value: f64) -> bool {
     value.to_bits() == STALE_BITS
 }
 
+/// One sample value.
+#[derive(Clone, Debug)]
+pub enum SampleValue {
+    /// A number.
+    Float(f64),
+    /// A native histogram.
+    Histogram(Arc<Histogram>),
+}
+
 /// One series with its samples in a time range.
 ///
 /// Floats and histograms are two columns, because a series nearly always holds only one kind. All

@@ -58,12 +58,12 @@ pub fn format_plain(value: f64) -> String {
 }
 
 /// Formats a number as Go's `%g` and `%v` do: shortest digits, with an exponent below 1e-4 and from
-/// 1e21 on.
+/// 1e6 on.
 pub fn format_short(value: f64) -> String {
     let mut out = String::new();
     let abs = value.abs();
     if write_special(&mut out, value) {
-    } else if abs != 0.0 && !(1e-4..1e21).contains(&abs) {
+    } else if abs != 0.0 && !(1e-4..1e6).contains(&abs) {
         write_exponent(&mut out, value);
     } else {
         let _ = write!(out, "{value}");
@@ -118,6 +118,8 @@ mod tests {
         }
         assert_eq!(format_plain(1e21), "1000000000000000000000");
         assert_eq!(format_short(0.00001), "1e-05");
+        assert_eq!(format_short(123_456_789.0), "1.23456789e+08");
+        assert_eq!(format_short(100_000.0), "100000");
     }
 
     #[test]

@@ -1,6 +1,19 @@
 //! Native histograms: exponential buckets (schema -4 to 8) and custom buckets (schema -53).
 
+mod buckets;
+mod compare;
+mod sum;
+mod trim;
+
+use std::fmt;
 use std::sync::Arc;
+
+pub use buckets::BoundedBucket;
+pub use compare::mark_reset;
+pub(crate) use sum::{HistogramSum, Incompatible, Remarks};
+pub(crate) use trim::Keep;
+
+use crate::text::format_short;
 
 /// The schema of histograms whose bucket bounds are given one by one.
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
@@ -84,5 +97,78 @@ impl Histogram {
     pub fn cost(&self) -> u64 {
         let buckets = self.positive.len() + self.negative.len();
         ((size_of::<Histogram>() + buckets * size_of::<Bucket>()) / 16) as u64
+    }
+
+    /// The populated buckets in ascending order with their bounds.
+    pub fn populated_buckets(&self) -> impl Iterator<Item = BoundedBucket> + '_ {
+        let negative = self.negative_buckets().rev();
+        let zero =
+            (self.zero_count != 0.0 && !self.uses_custom_buckets()).then(|| self.zero_bucket());
+        negative.chain(zero).chain(self.positive_buckets()).filter(|b| b.count != 0.0)
+    }
+
+    /// Removes buckets that hold nothing.
+    pub fn drop_empty_buckets(&mut self) {
+        self.positive.retain(|b| b.count != 0.0);
+        self.negative.retain(|b| b.count != 0.0);
+    }
+
+    /// Multiplies all counts and the sum. A negative factor makes a gauge of it.
+    pub(crate) fn multiply(&mut self, factor: f64) {
+        self.zero_count *= factor;
+        self.count *= factor;
+        self.sum *= factor;
+        for b in self.positive.iter_mut().chain(&mut self.negative) {
+            b.count *= factor;
+        }
+        if factor < 0.0 {
+            self.reset_hint = CounterResetHint::Gauge;
+        }
+    }
+
+    /// Divides all counts and the sum. Division by zero leaves no buckets.
+    pub(crate) fn divide(&mut self, divisor: f64) {
+        self.zero_count /= divisor;
+        self.count /= divisor;
+        self.sum /= divisor;
+        if divisor == 0.0 {
+            self.positive.clear();
+            self.negative.clear();
+            return;
+        }
+        for b in self.positive.iter_mut().chain(&mut self.negative) {
+            b.count /= divisor;
+        }
+        if divisor < 0.0 {
+            self.reset_hint = CounterResetHint::Gauge;
+        }
+    }
+
+    /// The difference to another histogram.
+    pub(crate) fn minus(&self, other: &Histogram) -> Result<(Histogram, Remarks), Incompatible> {
+        let mut sum = HistogramSum::new(self);
+        let remarks = sum.sub(other)?;
+        Ok((sum.finish(), remarks))
+    }
+
+    /// The sum with another histogram.
+    pub(crate) fn plus(&self, other: &Histogram) -> Result<(Histogram, Remarks), Incompatible> {
+        let mut sum = HistogramSum::new(self);
+        let remarks = sum.add(other)?;
+        Ok((sum.finish(), remarks))
+    }
+}
+
+/// As Prometheus prints a histogram: `{count:3, sum:5, [-1,1]:1, (1,2]:2}`.
+impl fmt::Display for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{count:{}, sum:{}", format_short(self.count), format_short(self.sum))?;
+        for b in self.populated_buckets() {
+            let open = if b.lower_inclusive { '[' } else { '(' };
+            let close = if b.upper_inclusive { ']' } else { ')' };
+            let (lower, upper) = (format_short(b.lower), format_short(b.upper));
+            write!(f, ", {open}{lower},{upper}{close}:{}", format_short(b.count))?;
+        }
+        f.write_str("}")
     }
 }

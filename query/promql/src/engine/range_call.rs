@@ -1,0 +1,412 @@
+//! Functions of range vectors: one window of samples per series and step.
+
+use std::sync::Arc;
+
+use crate::annotations::{Annotations, Note};
+use crate::engine::eval::{Evaluator, Result};
+use crate::engine::extended::extended_rate;
+use crate::engine::over_time as over;
+use crate::engine::rates;
+use crate::engine::select::{Looks, without_stale};
+use crate::engine::value::{Evaluated, Held, Points, RangeSeries, StepSeries, Steps, Vector};
+use crate::histogram::Histogram;
+use crate::labels::{Labels, METRIC_TYPE};
+use crate::parse::{Call, Expr, Extend, Span, ValueType};
+use crate::series::{SampleValue, Series};
+use crate::source::SelectHints;
+
+/// Below this many window samples in a query, starting threads costs more than it saves.
+const PARALLEL_SAMPLES: usize = 400_000;
+
+/// The samples of one series that a step sees, and the edges of its range `(start, end]`.
+pub(crate) struct Window<'a> {
+    pub labels: &'a Labels,
+    pub start: i64,
+    pub end: i64,
+    /// The evaluation time of the step; differs from `end` by offset and `@`.
+    pub step_time: i64,
+    pub times: &'a [i64],
+    pub values: &'a [f64],
+    /// Empty if start times are unknown or not in use.
+    pub starts: &'a [i64],
+    pub h_times: &'a [i64],
+    pub h_values: &'a [Arc<Histogram>],
+    pub h_starts: &'a [i64],
+    /// Counter resets of the floats inside the window: the sample after each, and the value before
+    /// it. Only for counter functions without start times.
+    pub resets: &'a [(usize, f64)],
+}
+
+impl Window<'_> {
+    pub(crate) fn name(&self) -> &str {
+        self.labels.name()
+    }
+}
+
+/// What is the same for all windows of a call.
+pub(crate) struct RangeContext<'a> {
+    pub range_ms: i64,
+    pub extend: Extend,
+    /// Position of the range argument, where most notes point to.
+    pub span: Span,
+    /// Position of the first argument, whatever it is.
+    pub first_span: Span,
+    /// Scalar arguments, one column each.
+    pub scalars: &'a [Vec<f64>],
+}
+
+impl RangeContext<'_> {
+    pub(crate) fn is_smoothed(&self) -> bool {
+        self.extend == Extend::Smoothed
+    }
+}
+
+/// The range argument of a call, loaded.
+struct Ranges {
+    series: Vec<RangeSeries>,
+    looks: Looks,
+    range_ms: i64,
+    extend: Extend,
+    _held: Option<Held>,
+}
+
+/// Why a window function stopped the query.
+type WindowResult = std::result::Result<Option<SampleValue>, String>;
+
+impl Evaluator<'_> {
+    /// The position of the range argument, if the function takes one.
+    pub(crate) fn range_argument(call: &Call) -> Option<usize> {
+        call.function.args.iter().position(|t| *t == ValueType::Matrix)
+    }
+
+    /// Evaluates a function of a range vector.
+    pub(crate) fn eval_range_call(
+        &self,
+        call: &Call,
+        range_arg: usize,
+        steps: &Steps,
+    ) -> Result<Evaluated> {
+        let name = call.function.name;
+        let arg = call.args[range_arg].unparenthesized();
+        let ranges = self.ranges(arg, name, steps)?;
+        let mut scalars = Vec::new();
+        for (i, arg) in call.args.iter().enumerate() {
+            if i != range_arg {
+                scalars.push(self.eval_scalar(arg, steps)?);
+            }
+        }
+        let context = RangeContext {
+            range_ms: ranges.range_ms,
+            extend: ranges.extend,
+            span: arg.span(),
+            first_span: call.args[0].unparenthesized().span(),
+            scalars: &scalars,
+        };
+        let columns = self.run_windows(name, &ranges, &context, steps)?;
+        if name == "absent_over_time" {
+            return self.absent_over_time(columns, arg, steps);
+        }
+        if matches!(name, "rate" | "increase") {
+            self.note_non_counters(&ranges.series, &columns, context.span);
+        }
+        let keeps_name = matches!(name, "last_over_time" | "first_over_time");
+        let mut out = Vec::with_capacity(columns.len());
+        for (range, points) in ranges.series.into_iter().zip(columns) {
+            let labels = range.series.labels;
+            let mut series = StepSeries { labels, drop_name: range.drop_name, points };
+            if !keeps_name || range.drop_name {
+                self.drop_name(&mut series);
+            }
+            out.push(series);
+        }
+        out.retain(|s| !s.points.is_empty());
+        let out = self.merge_now(out)?;
+        Ok(Evaluated::Vector(Vector::new(out, steps, self.budget)?))
+    }
+
+    fn ranges(&self, arg: &Expr, function: &str, steps: &Steps) -> Result<Ranges> {
+        match arg {
+            Expr::Matrix(m) => {
+                let extend = m.selector.extend;
+                check_extend(extend, function).or_else(|message| self.fail(message))?;
+                let looks = self.looks(&m.selector)?;
+                let range_ms = self.duration(&m.range, false)?;
+                let lookback = self.lookback_ms();
+                let around = match extend {
+                    Extend::No => (range_ms, 0),
+                    Extend::Anchored => (range_ms + lookback, 0),
+                    Extend::Smoothed => (range_ms + lookback, lookback),
+                };
+                let hints = SelectHints {
+                    range_ms,
+                    function: function.to_owned(),
+                    ..SelectHints::default()
+                };
+                let loaded = self.load(&m.selector, steps, looks, around, hints)?;
+                let series = loaded
+                    .series
+                    .into_iter()
+                    .map(|s| RangeSeries { series: without_stale(s), drop_name: false })
+                    .collect();
+                Ok(Ranges { series, looks, range_ms, extend, _held: Some(loaded._held) })
+            }
+            Expr::Subquery(s) => {
+                let series = self.subquery_ranges(s, steps)?;
+                let cost = series.iter().map(|s| s.series.sample_cost()).sum();
+                let looks = Looks {
+                    at: self.at(s.timing.at),
+                    offset_ms: self.duration(&s.timing.offset, true)?,
+                };
+                Ok(Ranges {
+                    series,
+                    looks,
+                    range_ms: self.duration(&s.range, false)?,
+                    extend: Extend::No,
+                    _held: Some(Held::new(self.budget, cost)?),
+                })
+            }
+            _ => self.fail("expected a range vector"),
+        }
+    }
+
+    /// One column per series, in the order of the series.
+    fn run_windows(
+        &self,
+        name: &str,
+        ranges: &Ranges,
+        context: &RangeContext<'_>,
+        steps: &Steps,
+    ) -> Result<Vec<Points>> {
+        let lookback = self.lookback_ms();
+        let run = Run { name, ranges, context, steps, lookback };
+        let use_starts = self.options.start_timestamps
+            && matches!(name, "rate" | "irate" | "increase" | "resets");
+        let column = |series: &Series| -> Result<(Points, Annotations)> {
+            self.budget.check()?;
+            run.column(series, use_starts).or_else(|message| self.fail(message))
+        };
+        let samples: usize = ranges.series.iter().map(|s| s.series.len() + steps.count).sum();
+        let threads = self.options.threads.min(ranges.series.len());
+        let results: Vec<(Points, Annotations)> = if threads < 2 || samples < PARALLEL_SAMPLES {
+            ranges.series.iter().map(|s| column(&s.series)).collect::<Result<_>>()?
+        } else {
+            let shared = Shared { budget: self.budget, run: &run, use_starts };
+            shared.in_parallel(&ranges.series, threads)?
+        };
+        let mut columns = Vec::with_capacity(results.len());
+        for (points, notes) in results {
+            self.add_notes(notes);
+            columns.push(points);
+        }
+        Ok(columns)
+    }
+
+    /// One series that is 1 where no series has a value.
+    fn absent_over_time(
+        &self,
+        columns: Vec<Points>,
+        arg: &Expr,
+        steps: &Steps,
+    ) -> Result<Evaluated> {
+        let mut points = Points::absent(steps.count);
+        for step in 0..steps.count {
+            if !columns.iter().any(|c| c.is_present(step)) {
+                points.floats[step] = 1.0;
+            }
+        }
+        let labels = crate::engine::instant::labels_of_absent(arg);
+        let series = vec![StepSeries { labels, drop_name: true, points }];
+        Ok(Evaluated::Vector(Vector::new(series, steps, self.budget)?))
+    }
+
+    fn note_non_counters(&self, series: &[RangeSeries], columns: &[Points], span: Span) {
+        use crate::engine::value::is_absent;
+        for (range, points) in series.iter().zip(columns) {
+            let labels = &range.series.labels;
+            let name = labels.name();
+            let has_float = || points.floats.iter().any(|f| !is_absent(*f));
+            if name.is_empty() {
+                continue;
+            }
+            if self.options.type_and_unit_labels {
+                let kind = labels.get(METRIC_TYPE).unwrap_or("");
+                if kind != "counter" && kind != "histogram" && has_float() {
+                    self.note(Note::possible_non_counter_type(name, kind, span));
+                }
+            } else if !["_total", "_sum", "_count", "_bucket"].iter().any(|s| name.ends_with(s))
+                && has_float()
+            {
+                self.note(Note::possible_non_counter(name, span));
+            }
+        }
+    }
+}
+
+fn check_extend(extend: Extend, function: &str) -> std::result::Result<(), String> {
+    let (word, allowed): (_, &[&str]) = match extend {
+        Extend::No => return Ok(()),
+        Extend::Anchored => ("anchored", &["changes", "delta", "increase", "rate", "resets"]),
+        Extend::Smoothed => ("smoothed", &["delta", "increase", "rate"]),
+    };
+    if allowed.contains(&function) {
+        return Ok(());
+    }
+    let list = allowed.join(", ");
+    Err(format!("{word} modifier can only be used with: {list} - not with {function}"))
+}
+
+/// What threads need of the evaluator.
+struct Shared<'a> {
+    budget: &'a crate::budget::Budget,
+    run: &'a Run<'a>,
+    use_starts: bool,
+}
+
+impl Shared<'_> {
+    fn in_parallel(
+        &self,
+        series: &[RangeSeries],
+        threads: usize,
+    ) -> Result<Vec<(Points, Annotations)>> {
+        let chunk = series.len().div_ceil(threads);
+        let work = |part: &[RangeSeries]| -> Result<Vec<(Points, Annotations)>> {
+            part.iter()
+                .map(|s| {
+                    self.budget.check()?;
+                    self.run
+                        .column(&s.series, self.use_starts)
+                        .map_err(crate::engine::QueryError::Execution)
+                })
+                .collect()
+        };
+        std::thread::scope(|scope| {
+            let handles: Vec<_> =
+                series.chunks(chunk).map(|part| scope.spawn(move || work(part))).collect();
+            let mut out = Vec::with_capacity(series.len());
+            for handle in handles {
+                match handle.join() {
+                    Ok(part) => out.extend(part?),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            Ok(out)
+        })
+    }
+}
+
+/// One call over all its series.
+struct Run<'a> {
+    name: &'a str,
+    ranges: &'a Ranges,
+    context: &'a RangeContext<'a>,
+    steps: &'a Steps,
+    lookback: i64,
+}
+
+impl Run<'_> {
+    fn column(
+        &self,
+        series: &Series,
+        use_starts: bool,
+    ) -> std::result::Result<(Points, Annotations), String> {
+        let mut notes = Annotations::default();
+        let mut points = Points::absent(self.steps.count);
+        let (floats, histograms) = (&series.floats, &series.histograms);
+        let starts = if use_starts { &floats.starts[..] } else { &[] };
+        let h_starts = if use_starts { &histograms.starts[..] } else { &[] };
+        let counter = matches!(self.name, "rate" | "increase") && starts.is_empty();
+        let resets: Vec<(usize, f64)> = if counter {
+            let pairs = floats.values.windows(2).enumerate();
+            pairs.filter(|(_, w)| w[1] < w[0]).map(|(i, w)| (i + 1, w[0])).collect()
+        } else {
+            Vec::new()
+        };
+        let (before, after) = match self.context.extend {
+            Extend::No => (0, 0),
+            Extend::Anchored => (self.lookback, 0),
+            Extend::Smoothed => (self.lookback, self.lookback),
+        };
+        let (mut f, mut h) = ((0, 0), (0, 0));
+        for step in 0..self.steps.count {
+            let step_time = self.steps.time(step);
+            let end = self.ranges.looks.from_step(step_time);
+            let start = end.saturating_sub(self.context.range_ms);
+            let edges = (start.saturating_sub(before), end.saturating_add(after));
+            slide(&floats.times, &mut f, edges);
+            slide(&histograms.times, &mut h, edges);
+            if f.0 == f.1 && h.0 == h.1 {
+                continue;
+            }
+            let from = resets.partition_point(|(i, _)| *i <= f.0);
+            let to = resets.partition_point(|(i, _)| *i < f.1);
+            let window = Window {
+                labels: &series.labels,
+                start,
+                end,
+                step_time,
+                times: &floats.times[f.0..f.1],
+                values: &floats.values[f.0..f.1],
+                starts: starts.get(f.0..f.1).unwrap_or(&[]),
+                h_times: &histograms.times[h.0..h.1],
+                h_values: &histograms.values[h.0..h.1],
+                h_starts: h_starts.get(h.0..h.1).unwrap_or(&[]),
+                resets: resets.get(from..to.max(from)).unwrap_or(&[]),
+            };
+            if let Some(value) = self.apply(&window, step, &mut notes)? {
+                points.set(step, value);
+            }
+        }
+        Ok((points, notes))
+    }
+
+    fn apply(&self, w: &Window<'_>, step: usize, notes: &mut Annotations) -> WindowResult {
+        let context = self.context;
+        let scalar = |i: usize| context.scalars[i][step];
+        let extended = context.extend != Extend::No;
+        Ok(match self.name {
+            "rate" if extended => extended_rate(w, context, notes, true, true),
+            "increase" if extended => extended_rate(w, context, notes, true, false),
+            "delta" if extended => extended_rate(w, context, notes, false, false),
+            "rate" => rates::extrapolated(w, context, notes, true, true),
+            "increase" => rates::extrapolated(w, context, notes, true, false),
+            "delta" => rates::extrapolated(w, context, notes, false, false),
+            "irate" => rates::last_two(w, context, notes, true),
+            "idelta" => rates::last_two(w, context, notes, false),
+            "resets" => over::resets(w, context),
+            "changes" => over::changes(w, context),
+            "deriv" => over::deriv(w, context, notes),
+            "predict_linear" => over::predict_linear(w, context, notes, scalar(0)),
+            "avg_over_time" => over::avg(w, context, notes),
+            "sum_over_time" => over::sum(w, context, notes),
+            "min_over_time" => over::extreme(w, context, notes, false, false),
+            "max_over_time" => over::extreme(w, context, notes, true, false),
+            "ts_of_min_over_time" => over::extreme(w, context, notes, false, true),
+            "ts_of_max_over_time" => over::extreme(w, context, notes, true, true),
+            "ts_of_first_over_time" => over::time_of_first(w),
+            "ts_of_last_over_time" => over::time_of_last(w),
+            "first_over_time" => over::first(w),
+            "last_over_time" => over::last(w),
+            "count_over_time" => over::count(w),
+            "present_over_time" | "absent_over_time" => Some(SampleValue::Float(1.0)),
+            "stddev_over_time" => over::variance(w, context, notes, true),
+            "stdvar_over_time" => over::variance(w, context, notes, false),
+            "quantile_over_time" => over::quantile(w, context, notes, scalar(0)),
+            "mad_over_time" => over::mad(w, context, notes),
+            "double_exponential_smoothing" => {
+                return over::smoothing(w, context, notes, scalar(0), scalar(1));
+            }
+            other => return Err(format!("unknown range function {other}")),
+        })
+    }
+}
+
+/// Moves a window of indices to the times in `(edges.0, edges.1]`. Edges must not go backward.
+fn slide(times: &[i64], window: &mut (usize, usize), edges: (i64, i64)) {
+    while times.get(window.0).is_some_and(|t| *t <= edges.0) {
+        window.0 += 1;
+    }
+    window.1 = window.1.max(window.0);
+    while times.get(window.1).is_some_and(|t| *t <= edges.1) {
+        window.1 += 1;
+    }
+}

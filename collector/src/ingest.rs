@@ -127,6 +127,11 @@ impl Receiver {
         self.0.stopping.store(true, Ordering::Relaxed);
     }
 
+    /// Whether requests are taken: the store is open and not stopping.
+    pub fn is_open(&self) -> bool {
+        self.store().is_ok()
+    }
+
     pub fn limits(&self) -> &Limits {
         &self.0.limits
     }
@@ -213,7 +218,7 @@ impl Receiver {
         Ok(Outcome {
             accepted: ack.accepted,
             rejected: ack.rejected + plain.rejected,
-            reason: plain.reason.or(ack.reason),
+            reason: joined(plain.reason, ack.reason),
         })
     }
 
@@ -306,6 +311,14 @@ fn unframe(bytes: &mut Bytes, declared: Encoding) -> Result<Encoding, Refusal> {
         1 if declared != Encoding::Identity => Ok(declared),
         1 => malformed("the message is marked compressed, but grpc-encoding does not say how"),
         _ => malformed("the message's compression flag is neither 0 nor 1"),
+    }
+}
+
+/// Both reasons, if there are two.
+fn joined(unreadable: Option<String>, rejected: Option<String>) -> Option<String> {
+    match (unreadable, rejected) {
+        (Some(first), Some(second)) => Some(format!("{first}; {second}")),
+        (first, second) => first.or(second),
     }
 }
 

@@ -13,5 +13,6 @@ pub mod ingest;
 pub mod body;
 pub mod json;
 pub mod decode;
+pub mod decoder;
 pub mod reply;
 pub mod self_stats;

@@ -19,5 +19,6 @@ pub mod segment;
 pub mod signal;
 pub mod spans;
 pub mod store;
+pub mod stores;
 pub mod wal;
 pub mod wire;

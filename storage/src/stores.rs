@@ -1,0 +1,37 @@
+//! The stores behind one write-ahead log, side by side.
+
+use crate::red::RedStore;
+use crate::resource::Interner;
+use crate::signal::{Batch, SignalStore, StoreSet};
+use crate::spans::SpanStore;
+use std::sync::Arc;
+
+/// One store for each kind of segment.
+pub struct Stores {
+    pub spans: SpanStore,
+    /// Fed from every span, before anything is sampled.
+    pub red: RedStore,
+}
+
+impl Stores {
+    /// * `interner`: shared with the decoder.
+    pub fn new(interner: Arc<Interner>) -> Self {
+        Self { spans: SpanStore::new(interner), red: RedStore::new() }
+    }
+}
+
+impl StoreSet for Stores {
+    fn insert(&self, batch: Batch) {
+        match batch {
+            Batch::Spans(batch) => {
+                self.red.observe(&batch);
+                self.spans.insert(batch);
+            }
+            Batch::Logs(_) | Batch::Metrics(_) => {}
+        }
+    }
+
+    fn signals(&self) -> Vec<&dyn SignalStore> {
+        vec![&self.spans, &self.red]
+    }
+}

@@ -193,6 +193,12 @@ pub fn is_plain_label_name(name: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
 }
 
+/// Whether a text can be a label name at all: it is not empty and was valid UTF-8 in the query (the
+/// parser puts U+FFFD in place of what is not).
+pub(crate) fn is_label_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains('\u{fffd}')
+}
+
 /// Whether a metric name can stand without quotes: `[a-zA-Z_:][a-zA-Z0-9_:]*`.
 pub fn is_plain_metric_name(name: &str) -> bool {
     let bytes = name.as_bytes();

@@ -10,9 +10,9 @@ use crate::engine::over_time::quantile_of;
 use crate::engine::value::{ABSENT, Cell, Points, StepSeries, Steps, Vector, cell, is_absent};
 use crate::histogram::{CounterResetHint, Histogram};
 use crate::kahan::{Kahan, Mean};
-use crate::labels::{Labels, METRIC_NAME};
+use crate::labels::{Labels, METRIC_NAME, is_label_name};
 use crate::parse::{Aggregate, AggregateOp, Expr, Span};
-use crate::text::format_plain;
+use crate::text::{format_plain, quote_bytes};
 
 /// The series that share the grouping labels, by index.
 pub(crate) struct Group {
@@ -207,7 +207,10 @@ impl Evaluator<'_> {
 
     fn count_values(&self, a: &Aggregate, steps: &Steps) -> Result<Vector> {
         let label = match a.param.as_ref().map(Expr::unparenthesized) {
-            Some(Expr::String(s)) if !s.value.is_empty() => s.value.as_str(),
+            Some(Expr::String(s)) if is_label_name(&s.value) => s.value.as_str(),
+            Some(Expr::String(s)) => {
+                return self.fail(format!("invalid label name {}", quote_bytes(&s.bytes)));
+            }
             _ => return self.fail("invalid label name \"\""),
         };
         let vector = self.eval_vector(a.expr.unparenthesized(), steps)?;

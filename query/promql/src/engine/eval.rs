@@ -1,14 +1,14 @@
 //! The walk over the tree.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::annotations::{Annotations, Note};
 use crate::budget::Budget;
 use crate::engine::value::{Evaluated, StepSeries, Steps, Vector, is_absent};
 use crate::engine::{EngineOptions, QueryError, QueryRange};
 use crate::labels::{Labels, METRIC_NAME, METRIC_TYPE, METRIC_UNIT};
-use crate::parse::{At, DurationValue, Expr, Unary, VectorSelector, resolve};
+use crate::parse::{At, BinaryOp, DurationValue, Expr, Unary, VectorSelector, resolve};
 use crate::source::SeriesSource;
 
 /// What evaluation needs everywhere.
@@ -18,6 +18,8 @@ pub(crate) struct Evaluator<'a> {
     pub budget: &'a Budget,
     /// The times of the whole query: what `start()`, `end()`, `range()` and `step()` mean.
     pub query: QueryRange,
+    /// Start positions of the selectors of which only counts and sums are used.
+    pub counts_only: HashSet<usize>,
     notes: RefCell<Annotations>,
 }
 
@@ -41,8 +43,10 @@ pub(crate) fn evaluate(
     query: QueryRange,
     budget: &Budget,
 ) -> Result<(Evaluated, Annotations)> {
+    let mut counts_only = HashSet::new();
+    find_counts_only(expr, false, &mut counts_only);
     let notes = RefCell::default();
-    let evaluator = Evaluator { options, source, budget, query, notes };
+    let evaluator = Evaluator { options, source, budget, query, counts_only, notes };
     evaluator.check_durations(expr)?;
     let steps = if query.step_ms == 0 {
         Steps::single(query.start_ms)
@@ -241,6 +245,37 @@ impl Evaluator<'_> {
             }
             other => other,
         })
+    }
+}
+
+/// Finds the selectors whose histograms are only counted or summed. For these Prometheus detects
+/// counter resets while it reads, which shows in the notes; a subquery, quantile or trim on the way
+/// up needs the buckets.
+fn find_counts_only(expr: &Expr, counts: bool, found: &mut HashSet<usize>) {
+    let counts = match expr {
+        Expr::Vector(v) => {
+            if counts {
+                found.insert(v.span.start);
+            }
+            return;
+        }
+        Expr::Matrix(m) => {
+            if counts {
+                found.insert(m.selector.span.start);
+            }
+            return;
+        }
+        Expr::Subquery(_) => false,
+        Expr::Call(c) => match c.function.name {
+            "histogram_count" | "histogram_sum" | "histogram_avg" => true,
+            "histogram_quantile" | "histogram_quantiles" | "histogram_fraction" => false,
+            _ => counts,
+        },
+        Expr::Binary(b) => counts && !matches!(b.op, BinaryOp::TrimLower | BinaryOp::TrimUpper),
+        _ => counts,
+    };
+    for child in expr.children() {
+        find_counts_only(child, counts, found);
     }
 }
 

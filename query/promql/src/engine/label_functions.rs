@@ -2,7 +2,7 @@
 
 use crate::engine::eval::{Evaluator, Result};
 use crate::engine::value::{Evaluated, Steps};
-use crate::labels::METRIC_NAME;
+use crate::labels::{METRIC_NAME, is_label_name};
 use crate::parse::{Call, Expr};
 use crate::regexp::compile_captures;
 
@@ -21,7 +21,7 @@ impl Evaluator<'_> {
         let Ok(regex) = compile_captures(pattern) else {
             return self.fail(format!("invalid regular expression in label_replace(): {pattern}"));
         };
-        if target.is_empty() {
+        if !is_label_name(target) {
             return self
                 .fail(format!("invalid destination label name in label_replace(): {target}"));
         }
@@ -37,10 +37,10 @@ impl Evaluator<'_> {
         let text = |i| text_argument(call, i);
         let (target, separator) = (text(1), text(2));
         let sources: Vec<&str> = (3..call.args.len()).map(text).collect();
-        if let Some(source) = sources.iter().find(|s| s.is_empty()) {
+        if let Some(source) = sources.iter().find(|s| !is_label_name(s)) {
             return self.fail(format!("invalid source label name in label_join(): {source}"));
         }
-        if target.is_empty() {
+        if !is_label_name(target) {
             return self.fail(format!("invalid destination label name in label_join(): {target}"));
         }
         self.change_label(call, steps, target, |labels| {

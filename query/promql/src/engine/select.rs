@@ -8,7 +8,7 @@ use crate::engine::extended::{interpolate, interpolate_histograms};
 use crate::engine::value::{
     ABSENT, Held, Points, RangeSeries, StepSeries, Steps, Vector, cell, is_absent,
 };
-use crate::histogram::{CounterResetHint, Histogram};
+use crate::histogram::{CounterResetHint, Histogram, detect_resets};
 use crate::parse::{Extend, MatrixSelector, VectorSelector};
 use crate::series::{Column, Series, is_stale};
 use crate::source::{SelectHints, TimeRange};
@@ -124,7 +124,11 @@ impl Evaluator<'_> {
         let cost = series.iter().map(Series::sample_cost).sum();
         let held = Held::adopt(self.budget, cost);
         series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        let counts_only = self.counts_only.contains(&v.span.start);
         for s in &mut series {
+            if counts_only {
+                detect_resets(&mut s.histograms.values);
+            }
             for f in s.floats.values.iter_mut().filter(|f| is_absent(**f)) {
                 *f = f64::NAN;
             }

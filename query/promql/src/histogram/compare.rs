@@ -1,5 +1,7 @@
 //! Equality and counter resets of native histograms.
 
+use std::sync::Arc;
+
 use crate::histogram::buckets::exponential_bound;
 use crate::histogram::sum::{HistogramSum, reduced_index};
 use crate::histogram::{Bucket, CounterResetHint, Histogram};
@@ -120,12 +122,12 @@ fn any_less(now: &[Bucket], then: impl Iterator<Item = Bucket>) -> bool {
     false
 }
 
-/// Sets the hint of a histogram that is about to be stored or handed out after `previous`, as
-/// Prometheus' storage does: readers then need not compare buckets, and they notice resets between
-/// samples that they do not read themselves.
+/// Sets the hint of a histogram that follows `previous` in its series to what a reader of Prometheus'
+/// storage would see. Stores call this in order of time, for each series on its own.
 ///
-/// Explicit hints (gauge, reset) stay. Otherwise the first histogram of a run is "unknown"; later
-/// ones are "reset" or "not reset", or "unknown" where the layout changed.
+/// Explicit hints (gauge, reset) stay. A histogram that goes on without a reset becomes "not reset";
+/// the first of a run, one after a reset, and one of another layout are "unknown", so that the
+/// engine compares them itself.
 pub fn mark_reset(previous: Option<&Histogram>, current: &mut Histogram) {
     use CounterResetHint::{CounterReset, Gauge, NotCounterReset, Unknown};
     if matches!(current.reset_hint, Gauge | CounterReset) || current.is_stale() {
@@ -135,13 +137,25 @@ pub fn mark_reset(previous: Option<&Histogram>, current: &mut Histogram) {
     let Some(previous) = previous.filter(|p| p.reset_hint != Gauge && !p.is_stale()) else {
         return;
     };
-    if current.count < previous.count {
-        current.reset_hint = CounterReset;
-    } else if current.schema == previous.schema && current.zero_threshold == previous.zero_threshold
+    if current.schema == previous.schema
+        && current.zero_threshold == previous.zero_threshold
+        && current.custom_bounds() == previous.custom_bounds()
+        && !current.is_reset_after(previous)
     {
-        let reset =
-            current.custom_bounds() != previous.custom_bounds() || current.is_reset_after(previous);
-        current.reset_hint = if reset { CounterReset } else { NotCounterReset };
+        current.reset_hint = NotCounterReset;
+    }
+}
+
+/// Replaces unknown hints of a run of histograms by comparing each with the one before.
+pub(crate) fn detect_resets(histograms: &mut [Arc<Histogram>]) {
+    use CounterResetHint::{CounterReset, NotCounterReset, Unknown};
+    let mut previous: Option<Arc<Histogram>> = None;
+    for h in histograms.iter_mut().filter(|h| !h.is_stale()) {
+        if let Some(before) = previous.filter(|_| h.reset_hint == Unknown) {
+            let reset = h.is_reset_after(&before);
+            Arc::make_mut(h).reset_hint = if reset { CounterReset } else { NotCounterReset };
+        }
+        previous = Some(h.clone());
     }
 }
 
@@ -183,6 +197,9 @@ mod tests {
         assert_eq!(second.reset_hint, CounterResetHint::NotCounterReset);
         let mut third = h(0, 1.0, &[(1, 1.0)]);
         mark_reset(Some(&second), &mut third);
-        assert_eq!(third.reset_hint, CounterResetHint::CounterReset);
+        assert_eq!(third.reset_hint, CounterResetHint::Unknown);
+        let mut run = [first, second, third].map(Arc::new);
+        detect_resets(&mut run);
+        assert_eq!(run[2].reset_hint, CounterResetHint::CounterReset);
     }
 }

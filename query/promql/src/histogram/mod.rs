@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use buckets::BoundedBucket;
+pub(crate) use compare::detect_resets;
 pub use compare::mark_reset;
 pub(crate) use sum::{HistogramSum, Incompatible, Remarks};
 pub(crate) use trim::Keep;

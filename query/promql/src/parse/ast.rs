@@ -92,8 +92,10 @@ pub struct NumberLiteral {
 /// A text.
 #[derive(Clone, Debug)]
 pub struct StringLiteral {
-    /// The text without quotes and escapes.
+    /// The text without quotes and escapes; U+FFFD stands for what is not UTF-8.
     pub value: String,
+    /// The exact bytes.
+    pub bytes: Vec<u8>,
     /// Position.
     pub span: Span,
 }

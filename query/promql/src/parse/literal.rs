@@ -104,8 +104,8 @@ pub fn format_duration(ms: i64) -> String {
     out
 }
 
-/// Removes quotes and escapes.
-pub(crate) fn unquote(quoted: &str) -> Result<String, String> {
+/// Removes quotes and escapes. With escapes the result may be any bytes.
+pub(crate) fn unquote(quoted: &str) -> Result<Vec<u8>, String> {
     let bad = || "invalid syntax".to_owned();
     let open = quoted.chars().next().ok_or_else(bad)?;
     if quoted.len() < 2 || !quoted.ends_with(open) {
@@ -113,7 +113,7 @@ pub(crate) fn unquote(quoted: &str) -> Result<String, String> {
     }
     let inner = &quoted[1..quoted.len() - 1];
     if open == '`' {
-        return Ok(inner.to_owned());
+        return Ok(inner.into());
     }
     let mut out: Vec<u8> = Vec::with_capacity(inner.len());
     let mut chars = inner.chars().peekable();
@@ -156,8 +156,7 @@ pub(crate) fn unquote(quoted: &str) -> Result<String, String> {
             _ => return Err(bad()),
         }
     }
-    // A label value that is not UTF-8 can't match anything that is stored.
-    Ok(String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into()))
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -203,8 +202,8 @@ mod tests {
     #[test]
     fn escapes_are_those_of_go() {
         assert_eq!(unquote(r#""a\n\x41\u00e9\'""#), Err("invalid syntax".into()));
-        assert_eq!(unquote(r#""a\n\x41\u00e9\101""#).unwrap(), "a\nAéA");
-        assert_eq!(unquote(r"'\''").unwrap(), "'");
-        assert_eq!(unquote("`\\n`").unwrap(), "\\n");
+        assert_eq!(unquote(r#""a\n\x41\u00e9\101""#).unwrap(), "a\nAéA".as_bytes());
+        assert_eq!(unquote(r"'\''").unwrap(), b"'");
+        assert_eq!(unquote("`\\n`").unwrap(), b"\\n");
     }
 }

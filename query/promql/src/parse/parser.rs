@@ -268,7 +268,9 @@ impl<'a> Parser<'a> {
             Kind::Number | Kind::Duration => Ok(Expr::Number(self.number()?)),
             Kind::String => {
                 self.next();
-                Ok(Expr::String(StringLiteral { value: self.unquote(token)?, span: token.span }))
+                let bytes = self.unquote_bytes(token)?;
+                let value = String::from_utf8_lossy(&bytes).into_owned();
+                Ok(Expr::String(StringLiteral { value, bytes, span: token.span }))
             }
             Kind::LeftParen => {
                 self.next();
@@ -331,7 +333,14 @@ impl<'a> Parser<'a> {
         Ok(NumberLiteral { value, is_duration, span: token.span })
     }
 
+    /// A text. What is not UTF-8 can't match anything that is stored.
     fn unquote(&self, token: Token) -> Result<String> {
+        let bytes = self.unquote_bytes(token)?;
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into()))
+    }
+
+    fn unquote_bytes(&self, token: Token) -> Result<Vec<u8>> {
         let text = self.text(token);
         unquote(text).map_err(|e| {
             let message = format!("error unquoting string {}: {e}", crate::text::quote(text));

@@ -6,7 +6,7 @@ use crate::labels::METRIC_NAME;
 use crate::matcher::MatchOp;
 use crate::parse::ast::*;
 use crate::parse::literal::format_duration;
-use crate::text::{format_plain, format_short, quote};
+use crate::text::{format_plain, format_short, quote, quote_bytes};
 
 /// Lines longer than this are broken.
 const LINE_MAX: usize = 100;
@@ -20,7 +20,7 @@ impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Expr::Number(n) => write!(f, "{n}"),
-            Expr::String(s) => f.write_str(&quote(&s.value)),
+            Expr::String(s) => f.write_str(&quote_bytes(&s.bytes)),
             Expr::Vector(v) => write!(f, "{v}"),
             Expr::Matrix(m) => write!(f, "{m}"),
             Expr::Subquery(s) => write!(f, "{}{}", s.expr, subquery_suffix(s)),

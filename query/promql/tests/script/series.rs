@@ -188,16 +188,20 @@ fn histograms(item: &str, line: usize) -> Vec<Point> {
     out
 }
 
-/// Histograms of a sequence have one layout, so that bucket by bucket will do.
+/// The next histogram of a sequence. The step may have a finer resolution than the sequence.
 fn added(a: &Histogram, b: &Histogram, sign: f64) -> Histogram {
-    let side = |a: &[Bucket], b: &[Bucket]| {
+    assert!(a.schema <= b.schema, "a step can't be coarser than its sequence");
+    let reduced = |index: i32| ((index - 1) >> (b.schema - a.schema)) + 1;
+    let side = |ours: &[Bucket], theirs: &[Bucket]| {
         let mut out = std::collections::BTreeMap::new();
-        for (bucket, sign) in a.iter().map(|b| (b, 1.0)).chain(b.iter().map(|b| (b, sign))) {
-            *out.entry(bucket.index).or_insert(0.0) += sign * bucket.count;
+        for bucket in ours {
+            *out.entry(bucket.index).or_insert(0.0) += bucket.count;
+        }
+        for bucket in theirs {
+            *out.entry(reduced(bucket.index)).or_insert(0.0) += sign * bucket.count;
         }
         out.into_iter().map(|(index, count)| Bucket { index, count }).collect()
     };
-    assert_eq!(a.schema, b.schema, "a sequence of histograms has one schema");
     let hint = match (a.reset_hint, b.reset_hint) {
         (x, y) if x == y => x,
         (CounterResetHint::Gauge, _) | (_, CounterResetHint::Gauge) => CounterResetHint::Gauge,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tracing::{info, warn};
 
-/// The shop's launcher: starts every service and the load, and ends them when it is ended or its stdin closes.
+/// The shop's launcher: starts every service and the load, and ends them when its stdin is closed.
 const SHOP: &str = "trefoil-shop";
 
 /// Runs until Ctrl-C, or until the shop ends.
@@ -31,7 +31,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
 
     let mut child = Command::new(&shop)
-        .arg("up")
+        .args(["--end-with-stdin", "up"])
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{otlp}"))
         // Held open as long as this process lives: the shop ends with it, however it ends.
         .stdin(Stdio::piped())
@@ -82,17 +82,10 @@ async fn is_running(http: SocketAddr) -> bool {
     answer.is_ok_and(|response| response.status().is_success())
 }
 
-/// Asks the shop to end, and ends it if it does not.
+/// Asks the shop to end by closing its stdin, and ends it if it does not.
 async fn close(child: &mut Child) {
-    const GRACE: Duration = Duration::from_secs(4);
+    const GRACE: Duration = Duration::from_secs(10);
     drop(child.stdin.take());
-    if let Some(pid) = child.id() {
-        // By the kill program: the standard library only knows SIGKILL, which would leave the services running.
-        let asked = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await;
-        if asked.is_err() {
-            warn!("the shop could not be asked to end");
-        }
-    }
     if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
         warn!("the shop took too long to end");
         let _ = child.kill().await;

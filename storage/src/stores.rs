@@ -1,5 +1,7 @@
 //! The stores behind one write-ahead log, side by side.
 
+use crate::metrics::MetricStore;
+use crate::metrics::naming::Naming;
 use crate::red::RedStore;
 use crate::resource::Interner;
 use crate::signal::{Batch, SignalStore, StoreSet};
@@ -11,12 +13,17 @@ pub struct Stores {
     pub spans: SpanStore,
     /// Fed from every span, before anything is sampled.
     pub red: RedStore,
+    pub metrics: MetricStore,
 }
 
 impl Stores {
     /// * `interner`: shared with the decoder.
     pub fn new(interner: Arc<Interner>) -> Self {
-        Self { spans: SpanStore::new(interner), red: RedStore::new() }
+        Self {
+            spans: SpanStore::new(interner.clone()),
+            red: RedStore::new(),
+            metrics: MetricStore::new(interner, Naming::default()),
+        }
     }
 }
 
@@ -27,11 +34,12 @@ impl StoreSet for Stores {
                 self.red.observe(&batch);
                 self.spans.insert(batch);
             }
-            Batch::Logs(_) | Batch::Metrics(_) => {}
+            Batch::Metrics(batch) => self.metrics.insert(batch),
+            Batch::Logs(_) => {}
         }
     }
 
     fn signals(&self) -> Vec<&dyn SignalStore> {
-        vec![&self.spans, &self.red]
+        vec![&self.spans, &self.red, &self.metrics]
     }
 }

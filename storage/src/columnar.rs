@@ -188,9 +188,13 @@ impl AttributeColumns {
             .collect();
         chosen.sort_unstable_by_key(|(key, count, _)| (std::cmp::Reverse(*count), *key));
         chosen.truncate(COLUMNS_MAX);
-        chosen.sort_unstable_by_key(|(key, ..)| *key);
-        let keys: Vec<(Arc<str>, ScalarType)> =
-            chosen.iter().map(|(key, _, scalar)| ((*key).into(), *scalar)).collect();
+        Self::with_keys(chosen.into_iter().map(|(key, _, scalar)| (key.into(), scalar)).collect())
+    }
+
+    /// Columns for exactly these keys; at most [`COLUMNS_MAX`] of them are taken.
+    pub fn with_keys(mut keys: Vec<(Arc<str>, ScalarType)>) -> Self {
+        keys.truncate(COLUMNS_MAX);
+        keys.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let lookup = keys.iter().enumerate().map(|(i, (key, _))| (key.clone(), i)).collect();
         let builders = keys.iter().map(|(_, scalar)| ColumnBuilder::new(*scalar)).collect();
         Self { keys, lookup, builders, rest: StringBuilder::new() }
@@ -204,8 +208,15 @@ impl AttributeColumns {
             match self.lookup.get(key) {
                 Some(&at) if ScalarType::of(value) == Some(self.keys[at].1) => {
                     slots[at] = Some(value);
+                    // An earlier duplicate of another type no longer counts.
+                    if let Some(rest) = &mut rest {
+                        rest.remove(key);
+                    }
                 }
-                _ => {
+                known => {
+                    if let Some(&at) = known {
+                        slots[at] = None;
+                    }
                     let mut one = Vec::new();
                     attributes::put_attribute(&mut one, key, value);
                     if let Json::Object(object) = attributes::stored_json_object(&one) {
@@ -406,13 +417,23 @@ impl ParquetFile {
         columns: &[&str],
         rows: Option<&[std::ops::Range<usize>]>,
     ) -> io::Result<ParquetRecordBatchReader> {
+        self.read_by(columns, rows, 8192)
+    }
+
+    /// Like [`read`](Self::read), in batches of exactly `batch_rows` rows but for the last.
+    pub fn read_by(
+        &self,
+        columns: &[&str],
+        rows: Option<&[std::ops::Range<usize>]>,
+        batch_rows: usize,
+    ) -> io::Result<ParquetRecordBatchReader> {
         let file = File::open(&self.path)?;
         let mut builder =
             ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
         let schema = self.schema();
         let indices = columns.iter().filter_map(|name| schema.fields().find(name)).map(|(i, _)| i);
         let mask = ProjectionMask::roots(builder.parquet_schema(), indices);
-        builder = builder.with_projection(mask).with_batch_size(8192);
+        builder = builder.with_projection(mask).with_batch_size(batch_rows);
         if let Some(ranges) = rows {
             let selection =
                 RowSelection::from_consecutive_ranges(ranges.iter().cloned(), self.rows());

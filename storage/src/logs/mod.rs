@@ -1,13 +1,21 @@
 //! The logs half of the store.
 
 mod batch;
+mod compact;
 pub mod filter;
+mod groups;
+mod miner;
 pub mod query;
 mod row;
+mod scan;
+mod sealed;
 pub mod severity;
 mod snapshot;
 mod store;
+mod textindex;
 pub mod tokens;
+mod traceindex;
+mod write;
 
 pub use batch::{LogBatch, LogFields};
 pub use filter::{Bound, Field, LogFilter, LogRows};

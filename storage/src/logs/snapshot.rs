@@ -2,11 +2,14 @@
 
 use super::batch::LogBatch;
 use super::filter::{Field, LogFilter, LogRows};
+use super::groups::Block;
 use super::query::{Bucket, By, LogQuery, LogRange, Order};
 use super::row::LogRow;
+use super::scan::{self, Origin, Run, Verdicts, Visitor};
+use super::sealed::{LogSegment, Outline};
 use super::severity::effective_class;
 use crate::attributes;
-use crate::resource::Interner;
+use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::io;
@@ -16,88 +19,20 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct LogSnapshot {
     pub(super) hot: Vec<Arc<LogBatch>>,
-    pub(super) interner: Arc<Interner>,
-}
-
-/// The best `limit` hits so far by time.
-pub(super) struct Best {
-    order: Order,
-    limit: usize,
-    /// Sort key (smaller is worse), source, row.
-    heap: BinaryHeap<Reverse<(u64, u32, u32)>>,
-}
-
-impl Best {
-    fn new(order: Order, limit: usize) -> Self {
-        Self { order, limit, heap: BinaryHeap::new() }
-    }
-
-    /// Larger is better.
-    fn key(&self, time_ns: u64) -> u64 {
-        match self.order {
-            Order::NewestFirst => time_ns,
-            Order::OldestFirst => !time_ns,
-        }
-    }
-
-    /// Whether a hit at this time would be kept.
-    fn wants(&self, time_ns: u64) -> bool {
-        self.heap.len() < self.limit
-            || self.heap.peek().is_some_and(|Reverse((worst, ..))| self.key(time_ns) > *worst)
-    }
-
-    fn add(&mut self, time_ns: u64, source: u32, row: u32) {
-        if self.wants(time_ns) {
-            self.heap.push(Reverse((self.key(time_ns), source, row)));
-            if self.heap.len() > self.limit {
-                self.heap.pop();
-            }
-        }
-    }
+    pub(super) segments: Vec<Arc<LogSegment>>,
 }
 
 impl LogSnapshot {
     /// Matching records in time order, at most `limit`; reading stops as soon as no other can come before them.
     pub fn search(&self, query: &LogQuery) -> io::Result<Vec<LogRow>> {
-        let LogQuery { filter, range, order, .. } = query;
-        let mut best = Best::new(*order, query.limit);
-        let mut sources: Vec<(u64, u32)> = self
-            .hot
-            .iter()
-            .enumerate()
-            .filter(|(_, batch)| range.meets(batch.min_ns, batch.max_ns))
-            .map(|(i, batch)| match order {
-                Order::NewestFirst => (batch.max_ns, i as u32),
-                Order::OldestFirst => (batch.min_ns, i as u32),
-            })
-            .collect();
-        sources.sort_unstable_by_key(|(time_ns, _)| Reverse(best.key(*time_ns)));
-        for (nearest_ns, source) in sources {
-            if !best.wants(nearest_ns) {
-                break;
-            }
-            range.check_deadline()?;
-            let batch = &self.hot[source as usize];
-            for (row, fields) in batch.rows.iter().enumerate() {
-                let time_ns = fields.time_ns;
-                if range.contains(time_ns) && best.wants(time_ns) && filter.matches(&**batch, row) {
-                    best.add(time_ns, source, row as u32);
-                }
-            }
-        }
-        let mut hits = best.heap.into_vec();
-        hits.sort_unstable();
-        Ok(hits
-            .into_iter()
-            .map(|Reverse((_, source, row))| self.hot[source as usize].row(row as usize))
-            .collect())
+        Search::new(self, query).run()
     }
 
     /// Exact number of matching records.
     pub fn count(&self, filter: &LogFilter, range: &LogRange) -> io::Result<u64> {
-        let mut count = 0;
-        self.each_hot(filter, range, |_, _| count += 1)?;
-        Ok(count)
+        let mut count = Count(0);
+        self.scan(filter, range, &mut count)?;
+        Ok(count.0)
     }
 
     /// Matching records per step of time, exact, in time order.
@@ -110,34 +45,290 @@ impl LogSnapshot {
         step_ns: u64,
         by: &By,
     ) -> io::Result<Vec<Bucket>> {
-        let step_ns = step_ns.max(1);
-        let mut buckets: BTreeMap<u64, BTreeMap<String, u64>> = BTreeMap::new();
-        self.each_hot(filter, range, |batch, row| {
-            let time_ns = batch.rows[row].time_ns;
-            let counts = buckets.entry(time_ns - time_ns % step_ns).or_default();
-            *counts.entry(label(by, batch, row)).or_default() += 1;
-        })?;
-        Ok(buckets.into_iter().map(|(start_ns, counts)| Bucket { start_ns, counts }).collect())
+        let mut histogram = Histogram::new(step_ns.max(1), by.clone());
+        self.scan(filter, range, &mut histogram)?;
+        Ok(histogram.finish())
     }
 
-    fn each_hot(
+    /// Shows every matching row, or run of rows, to a visitor.
+    pub(super) fn scan(
         &self,
         filter: &LogFilter,
         range: &LogRange,
-        mut visit: impl FnMut(&LogBatch, usize),
+        visitor: &mut impl Visitor,
     ) -> io::Result<()> {
+        for segment in &self.segments {
+            scan::scan_segment(segment, filter, range, visitor)?;
+        }
         for batch in &self.hot {
-            if !range.meets(batch.min_ns, batch.max_ns) {
-                continue;
-            }
-            range.check_deadline()?;
-            for (row, fields) in batch.rows.iter().enumerate() {
-                if range.contains(fields.time_ns) && filter.matches(&**batch, row) {
-                    visit(batch, row);
-                }
-            }
+            scan::scan_hot(batch, filter, range, visitor)?;
         }
         Ok(())
+    }
+}
+
+struct Count(u64);
+
+impl Visitor for Count {
+    fn takes_runs(&self, _block: &Block) -> bool {
+        true
+    }
+
+    fn run(&mut self, _segment: &LogSegment, _outline: &Outline, _block: &Block, run: Run) {
+        self.0 += u64::from(run.rows);
+    }
+
+    fn columns(&self, _segment: &LogSegment, _columns: &mut Vec<String>) {}
+
+    fn row(&mut self, _rows: &dyn LogRows, _row: usize, _time_ns: u64, _origin: Origin<'_>) {
+        self.0 += 1;
+    }
+}
+
+struct Histogram {
+    step_ns: u64,
+    by: By,
+    /// The group knows the label: no row need be read for it.
+    by_group: bool,
+    labels: FxHashMap<String, u32>,
+    /// Labels of groups by segment and group.
+    of_groups: FxHashMap<(u64, u32), u32>,
+    counts: FxHashMap<(u64, u32), u64>,
+}
+
+impl Histogram {
+    fn new(step_ns: u64, by: By) -> Self {
+        let by_group = !matches!(
+            by,
+            By::Field(Field::Body | Field::TraceId | Field::SpanId | Field::Attribute(_))
+        );
+        Self {
+            step_ns,
+            by,
+            by_group,
+            labels: FxHashMap::default(),
+            of_groups: FxHashMap::default(),
+            counts: FxHashMap::default(),
+        }
+    }
+
+    fn label(&mut self, rows: &dyn LogRows, row: usize) -> u32 {
+        let text = label(&self.by, rows, row);
+        let next = self.labels.len() as u32;
+        *self.labels.entry(text).or_insert(next)
+    }
+
+    fn label_of_group(&mut self, segment: &LogSegment, outline: &Outline, group: u32) -> u32 {
+        let key = (segment.meta.id, group);
+        if let Some(&label) = self.of_groups.get(&key) {
+            return label;
+        }
+        let label = self.label(&outline.groups.facts(group), 0);
+        self.of_groups.insert(key, label);
+        label
+    }
+
+    fn finish(self) -> Vec<Bucket> {
+        let mut names = vec![String::new(); self.labels.len()];
+        for (name, label) in self.labels {
+            names[label as usize] = name;
+        }
+        let mut buckets: BTreeMap<u64, BTreeMap<String, u64>> = BTreeMap::new();
+        for ((step, label), count) in self.counts {
+            let name = names[label as usize].clone();
+            buckets.entry(step * self.step_ns).or_default().insert(name, count);
+        }
+        buckets.into_iter().map(|(start_ns, counts)| Bucket { start_ns, counts }).collect()
+    }
+}
+
+impl Visitor for Histogram {
+    fn takes_runs(&self, block: &Block) -> bool {
+        self.by_group && block.min_ns / self.step_ns == block.max_ns / self.step_ns
+    }
+
+    fn run(&mut self, segment: &LogSegment, outline: &Outline, block: &Block, run: Run) {
+        let label = self.label_of_group(segment, outline, run.group);
+        *self.counts.entry((block.min_ns / self.step_ns, label)).or_default() +=
+            u64::from(run.rows);
+    }
+
+    fn columns(&self, segment: &LogSegment, columns: &mut Vec<String>) {
+        if let By::Field(field) = &self.by {
+            segment.columns_of_field(field, columns);
+        }
+    }
+
+    fn row(&mut self, rows: &dyn LogRows, row: usize, time_ns: u64, origin: Origin<'_>) {
+        let label = match origin {
+            Origin::Sealed { segment, outline, group } if self.by_group => {
+                self.label_of_group(segment, outline, group)
+            }
+            _ => self.label(rows, row),
+        };
+        *self.counts.entry((time_ns / self.step_ns, label)).or_default() += 1;
+    }
+}
+
+/// Where rows of a search come from, the nearest in time first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Hot(u32),
+    Segment(u32),
+    Block(u32, u32),
+}
+
+/// One search: sources in time order, the best rows so far, and an end as soon as no source can add one.
+struct Search<'a> {
+    snapshot: &'a LogSnapshot,
+    query: &'a LogQuery,
+    sources: BinaryHeap<(u64, Source)>,
+    /// Sort key (smaller is worse), source, row.
+    best: BinaryHeap<Reverse<(u64, Source, u32)>>,
+    verdicts: FxHashMap<u32, Verdicts>,
+}
+
+impl<'a> Search<'a> {
+    fn new(snapshot: &'a LogSnapshot, query: &'a LogQuery) -> Self {
+        let mut search = Self {
+            snapshot,
+            query,
+            sources: BinaryHeap::new(),
+            best: BinaryHeap::new(),
+            verdicts: FxHashMap::default(),
+        };
+        for (i, batch) in snapshot.hot.iter().enumerate() {
+            search.add_source(batch.min_ns, batch.max_ns, Source::Hot(i as u32));
+        }
+        for (i, segment) in snapshot.segments.iter().enumerate() {
+            let meta = &segment.meta;
+            search.add_source(meta.min_ns, meta.max_ns, Source::Segment(i as u32));
+        }
+        search
+    }
+
+    /// Larger is better.
+    fn key(&self, time_ns: u64) -> u64 {
+        match self.query.order {
+            Order::NewestFirst => time_ns,
+            Order::OldestFirst => !time_ns,
+        }
+    }
+
+    fn add_source(&mut self, min_ns: u64, max_ns: u64, source: Source) {
+        if self.query.range.meets(min_ns, max_ns) {
+            let nearest = self.key(min_ns).max(self.key(max_ns));
+            self.sources.push((nearest, source));
+        }
+    }
+
+    /// Whether a row of this key would be kept.
+    fn wants(&self, key: u64) -> bool {
+        self.best.len() < self.query.limit
+            || self.best.peek().is_some_and(|Reverse((worst, ..))| key > *worst)
+    }
+
+    fn add(&mut self, time_ns: u64, source: Source, row: u32) {
+        let key = self.key(time_ns);
+        if self.wants(key) {
+            self.best.push(Reverse((key, source, row)));
+            if self.best.len() > self.query.limit {
+                self.best.pop();
+            }
+        }
+    }
+
+    fn run(mut self) -> io::Result<Vec<LogRow>> {
+        while let Some((nearest, source)) = self.sources.pop() {
+            if !self.wants(nearest) {
+                break;
+            }
+            self.query.range.check_deadline()?;
+            match source {
+                Source::Hot(i) => self.search_hot(i),
+                Source::Segment(i) => self.open_segment(i)?,
+                Source::Block(i, number) => self.search_block(i, number)?,
+            }
+        }
+        self.read_rows()
+    }
+
+    fn search_hot(&mut self, i: u32) {
+        let (query, batch) = (self.query, &self.snapshot.hot[i as usize]);
+        let mut look = |row: usize| {
+            let time_ns = batch.rows[row].time_ns;
+            if query.range.contains(time_ns)
+                && self.wants(self.key(time_ns))
+                && query.filter.matches(&**batch, row)
+            {
+                self.add(time_ns, Source::Hot(i), row as u32);
+            }
+        };
+        // Rows mostly stand in time order: the best first spares looking at the others.
+        match query.order {
+            Order::NewestFirst => (0..batch.len()).rev().for_each(&mut look),
+            Order::OldestFirst => (0..batch.len()).for_each(&mut look),
+        }
+    }
+
+    fn open_segment(&mut self, i: u32) -> io::Result<()> {
+        let segment = &self.snapshot.segments[i as usize];
+        let outline = segment.outline()?;
+        let verdicts = Verdicts::new(segment, outline, &self.query.filter)?;
+        for (number, block) in outline.blocks.blocks.iter().enumerate() {
+            if verdicts.wants(outline, number) {
+                self.add_source(block.min_ns, block.max_ns, Source::Block(i, number as u32));
+            }
+        }
+        self.verdicts.insert(i, verdicts);
+        Ok(())
+    }
+
+    fn search_block(&mut self, i: u32, number: u32) -> io::Result<()> {
+        let segment = &self.snapshot.segments[i as usize];
+        let outline = segment.outline()?;
+        let verdicts = &self.verdicts[&i];
+        let LogQuery { filter, range, .. } = self.query;
+        let hits = scan::hits(segment, outline, verdicts, filter, range, number as usize)?;
+        for (row, time_ns) in hits {
+            self.add(time_ns, Source::Block(i, number), row);
+        }
+        Ok(())
+    }
+
+    /// Reads the rows found, source by source, and puts them in order.
+    fn read_rows(self) -> io::Result<Vec<LogRow>> {
+        let mut hits = self.best.into_vec();
+        hits.sort_unstable();
+        let mut by_source: BTreeMap<Source, Vec<(u32, usize)>> = BTreeMap::new();
+        for (place, Reverse((_, source, row))) in hits.iter().enumerate() {
+            by_source.entry(*source).or_default().push((*row, place));
+        }
+        let mut rows: Vec<Option<LogRow>> = vec![None; hits.len()];
+        for (source, mut wanted) in by_source {
+            self.query.range.check_deadline()?;
+            match source {
+                Source::Hot(i) => {
+                    let batch = &self.snapshot.hot[i as usize];
+                    for (row, place) in wanted {
+                        rows[place] = Some(batch.row(row as usize));
+                    }
+                }
+                Source::Block(i, number) => {
+                    wanted.sort_unstable();
+                    let numbers: Vec<u32> = wanted.iter().map(|(row, _)| *row).collect();
+                    let segment = &self.snapshot.segments[i as usize];
+                    let block = &segment.outline()?.blocks.blocks[number as usize];
+                    let batch = segment.batch(block, Some(&numbers))?;
+                    for (at, (_, place)) in wanted.into_iter().enumerate() {
+                        rows[place] = Some(batch.row(at));
+                    }
+                }
+                // Segments are opened into blocks; none holds rows itself.
+                Source::Segment(_) => {}
+            }
+        }
+        Ok(rows.into_iter().flatten().collect())
     }
 }
 
@@ -152,8 +343,8 @@ pub(super) fn label(by: &By, rows: &dyn LogRows, row: usize) -> String {
         By::Field(Field::Service) => rows.resource(row).service_name.to_string(),
         By::Field(Field::EventName) => rows.event_name(row).to_owned(),
         By::Field(Field::Scope) => rows.scope(row).name.to_string(),
-        By::Field(Field::TraceId) => crate::spans::records::hex(&rows.trace_id(row)),
-        By::Field(Field::SpanId) => crate::spans::records::hex(&rows.span_id(row)),
+        By::Field(Field::TraceId) => id_text(&rows.trace_id(row)),
+        By::Field(Field::SpanId) => id_text(&rows.span_id(row)),
         By::Field(Field::Resource(key)) => resource_text(rows, row, key),
         By::Field(Field::Attribute(key)) => {
             let mut found = None;
@@ -161,6 +352,11 @@ pub(super) fn label(by: &By, rows: &dyn LogRows, row: usize) -> String {
             found.unwrap_or_else(|| resource_text(rows, row, key))
         }
     }
+}
+
+/// An id in hex, empty for none.
+fn id_text(id: &[u8]) -> String {
+    if id.iter().all(|byte| *byte == 0) { String::new() } else { crate::spans::records::hex(id) }
 }
 
 fn resource_text(rows: &dyn LogRows, row: usize, key: &str) -> String {

@@ -1,10 +1,15 @@
 //! The log store: hot batches and open segments, and the snapshot that queries read.
 
 use super::batch::LogBatch;
+use super::sealed::LogSegment;
 use super::snapshot::LogSnapshot;
+use super::{compact, write};
 use crate::columnar::KeyTypes;
 use crate::resource::Interner;
+use crate::segment::{SegmentDir, SegmentMeta};
+use crate::signal::{Signal, SignalStore};
 use parking_lot::RwLock;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::broadcast;
@@ -31,6 +36,7 @@ struct Live {
     /// Being sealed; still visible.
     frozen: Vec<Arc<LogBatch>>,
     hot: Vec<Arc<LogBatch>>,
+    segments: Vec<Arc<LogSegment>>,
 }
 
 impl LogStore {
@@ -102,7 +108,7 @@ impl LogStore {
         let live = self.live.read();
         LogSnapshot {
             hot: live.frozen.iter().chain(&live.hot).cloned().collect(),
-            interner: self.interner.clone(),
+            segments: live.segments.clone(),
         }
     }
 
@@ -116,5 +122,88 @@ impl LogStore {
         let mut keys: Vec<Arc<str>> = self.keys.read().0.keys().cloned().collect();
         keys.sort_unstable();
         keys
+    }
+}
+
+impl LogStore {
+    fn open_one(&self, dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Arc<LogSegment>> {
+        let segment = LogSegment::open(dir, meta, &self.interner)?;
+        let mut keys = KeyTypes::default();
+        for (key, scalar) in segment.file.attribute_keys() {
+            keys.add(key, Some(scalar));
+        }
+        self.keys.write().merge(&keys);
+        Ok(Arc::new(segment))
+    }
+}
+
+impl SignalStore for LogStore {
+    fn signal(&self) -> Signal {
+        Signal::Logs
+    }
+
+    fn hot_bytes(&self) -> usize {
+        self.hot_bytes.load(Ordering::Relaxed)
+    }
+
+    fn freeze(&self) {
+        let mut live = self.live.write();
+        if live.frozen.is_empty() {
+            live.frozen = std::mem::take(&mut live.hot);
+        }
+    }
+
+    fn seal(&self, dir: &SegmentDir) -> io::Result<Vec<SegmentMeta>> {
+        let frozen = self.live.read().frozen.clone();
+        write::seal(dir, &frozen)
+    }
+
+    fn open(&self, dir: &SegmentDir, metas: &[SegmentMeta]) -> Vec<(SegmentMeta, io::Error)> {
+        let mut failed = Vec::new();
+        let mut opened = Vec::new();
+        for meta in metas {
+            match self.open_one(dir, meta) {
+                Ok(segment) => opened.push(segment),
+                Err(error) => failed.push((meta.clone(), error)),
+            }
+        }
+        self.live.write().segments.extend(opened);
+        failed
+    }
+
+    fn publish(
+        &self,
+        dir: &SegmentDir,
+        added: &[SegmentMeta],
+        removed: &[SegmentMeta],
+        sealed: bool,
+    ) -> io::Result<()> {
+        let opened: Vec<Arc<LogSegment>> =
+            added.iter().map(|meta| self.open_one(dir, meta)).collect::<io::Result<_>>()?;
+        let mut live = self.live.write();
+        live.segments.retain(|segment| !removed.iter().any(|gone| gone.id == segment.meta.id));
+        live.segments.extend(opened);
+        if sealed {
+            live.frozen.clear();
+            let hot: usize = live.hot.iter().map(|batch| batch.heap_bytes()).sum();
+            self.hot_bytes.store(hot, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>> {
+        let segments: Vec<Arc<LogSegment>> = {
+            let live = self.live.read();
+            live.segments
+                .iter()
+                .filter(|segment| inputs.iter().any(|meta| meta.id == segment.meta.id))
+                .cloned()
+                .collect()
+        };
+        if segments.len() != inputs.len() || segments.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "a segment to merge is not open"));
+        }
+        let level = inputs.iter().map(|meta| meta.level).max().unwrap_or(0) + 1;
+        Ok(vec![compact::merge(dir, &segments, level)?])
     }
 }

@@ -7,9 +7,9 @@ use axum::Router;
 use std::sync::Arc;
 use trefoil_collector::decode::DecodeLimits;
 use trefoil_collector::decoder::FrameDecoder;
+use trefoil_storage::Stores;
 use trefoil_storage::resource::Interner;
 use trefoil_storage::store::Store;
-use trefoil_storage::stores::Stores;
 
 /// An open store and the APIs over it.
 pub struct Rooms {

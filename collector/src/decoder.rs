@@ -1,6 +1,6 @@
 //! The store's decoder: which kind of frame is read by what.
 
-use crate::decode::{DecodeLimits, metrics, spans};
+use crate::decode::{DecodeLimits, logs, metrics, spans};
 use std::sync::Arc;
 use trefoil_storage::resource::Interner;
 use trefoil_storage::signal::{Decoded, Decoder, FrameKind};
@@ -22,10 +22,11 @@ impl Decoder for FrameDecoder {
     fn decode(&self, kind: FrameKind, body: &[u8], arrival_ns: u64) -> Result<Decoded, String> {
         match kind {
             FrameKind::OtlpTraces => spans::decode(body, arrival_ns, &self.interner, &self.limits),
+            FrameKind::OtlpLogs => logs::decode(body, arrival_ns, &self.interner, &self.limits),
             FrameKind::OtlpMetrics => {
                 metrics::decode(body, arrival_ns, &self.interner, &self.limits)
             }
-            _ => Err("this version stores traces and OTLP metrics only".into()),
+            _ => Err("this version does not decode remote write".into()),
         }
     }
 }

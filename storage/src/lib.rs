@@ -22,3 +22,5 @@ pub mod store;
 pub mod stores;
 pub mod wal;
 pub mod wire;
+
+pub use stores::Stores;

@@ -1,5 +1,6 @@
 //! The stores behind one write-ahead log, side by side.
 
+use crate::logs::LogStore;
 use crate::metrics::MetricStore;
 use crate::metrics::naming::Naming;
 use crate::red::RedStore;
@@ -9,20 +10,23 @@ use crate::spans::SpanStore;
 use std::sync::Arc;
 
 /// One store for each kind of segment.
+#[derive(Debug)]
 pub struct Stores {
-    pub spans: SpanStore,
+    pub spans: Arc<SpanStore>,
     /// Fed from every span, before anything is sampled.
-    pub red: RedStore,
-    pub metrics: MetricStore,
+    pub red: Arc<RedStore>,
+    pub logs: Arc<LogStore>,
+    pub metrics: Arc<MetricStore>,
 }
 
 impl Stores {
-    /// * `interner`: shared with the decoder.
+    /// * `interner`: shared with the decoder, so that rows of one sender share one resource.
     pub fn new(interner: Arc<Interner>) -> Self {
         Self {
-            spans: SpanStore::new(interner.clone()),
-            red: RedStore::new(),
-            metrics: MetricStore::new(interner, Naming::default()),
+            spans: Arc::new(SpanStore::new(interner.clone())),
+            red: Arc::new(RedStore::new()),
+            logs: Arc::new(LogStore::new(interner.clone())),
+            metrics: Arc::new(MetricStore::new(interner, Naming::default())),
         }
     }
 }
@@ -31,15 +35,16 @@ impl StoreSet for Stores {
     fn insert(&self, batch: Batch) {
         match batch {
             Batch::Spans(batch) => {
+                // Figures first: what is shown of a trace must already be counted.
                 self.red.observe(&batch);
                 self.spans.insert(batch);
             }
+            Batch::Logs(batch) => self.logs.insert(batch),
             Batch::Metrics(batch) => self.metrics.insert(batch),
-            Batch::Logs(_) => {}
         }
     }
 
     fn signals(&self) -> Vec<&dyn SignalStore> {
-        vec![&self.spans, &self.red, &self.metrics]
+        vec![&*self.spans, &*self.red, &*self.logs, &*self.metrics]
     }
 }

@@ -16,6 +16,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::runtime::Handle;
 use trefoil_storage::signal::FrameKind;
 use trefoil_storage::store::{Ack, AppendError, Store};
 
@@ -210,7 +211,7 @@ impl Receiver {
         let kind = sent.kind;
         let (plain, _room) = self.make_plain(sent, room).await?;
         self.0.stats.body(kind, plain.bytes.len());
-        let ack = store.append(kind, plain.bytes, arrival_ns).await?;
+        let ack = append(store, kind, plain.bytes, arrival_ns).await?;
         if plain.rejected > 0 {
             store.note_rejected(kind, plain.rejected);
             self.0.stats.unreadable(kind, plain.rejected);
@@ -253,6 +254,25 @@ impl Receiver {
         let work = move || sent.into_plain(&limits, &mut room).map(|plain| (plain, room));
         body::off_network(work_bytes, work).await.unwrap_or_else(|| Err(Refusal::fault()))
     }
+}
+
+/// Requests larger than this are decoded off the network's threads; nearly all are smaller, and are done sooner than
+/// another thread would wake.
+const APPEND_ON_NETWORK_MAX: usize = 512 << 10;
+
+async fn append(
+    store: &Arc<dyn Ingest>,
+    kind: FrameKind,
+    body: Bytes,
+    arrival_ns: u64,
+) -> Result<Ack, Refusal> {
+    if body.len() <= APPEND_ON_NETWORK_MAX {
+        return Ok(store.append(kind, body, arrival_ns).await?);
+    }
+    let (store, runtime) = (store.clone(), Handle::current());
+    let append = move || runtime.block_on(store.append(kind, body, arrival_ns));
+    let appended = tokio::task::spawn_blocking(append).await;
+    Ok(appended.map_err(|_| Refusal::fault())??)
 }
 
 /// A body as it was sent.

@@ -7,6 +7,7 @@ use crate::ingest::Receiver;
 use crate::limits::Limits;
 use axum::Router;
 use axum::extract::connect_info::ConnectInfo;
+use http::Version;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -92,9 +93,13 @@ async fn connection(stream: TcpStream, peer: SocketAddr, serving: Serving) {
 
     let seen = movement.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
-        seen.asked.store(true, Relaxed);
+        let asked = seen.asked(request.version());
         request.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().oneshot(request)
+        let answer = router.clone().oneshot(request);
+        async move {
+            let _asked = asked;
+            answer.await
+        }
     });
     let builder = builder(receiver.limits());
     let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
@@ -125,7 +130,8 @@ async fn connection(stream: TcpStream, peer: SocketAddr, serving: Serving) {
 
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_time_max);
+    // hyper starts this clock when an answer is done, so it bounds idleness; slow headers are seen by `Movement`.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.idle_time_max);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -137,36 +143,70 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// When bytes last moved on a connection, and whether the peer takes what we write.
+/// When bytes last moved on a connection, and what is owed on it. Times are milliseconds since `born`; 0 is never.
 struct Movement {
     born: Instant,
-    /// Milliseconds from `born` to the last byte in either direction.
+    /// Last byte in either direction.
     moved_ms: AtomicU64,
-    /// Milliseconds from `born` to the first write that the peer has not made room for since; 0: none.
+    /// First byte of the headers that are arriving. HTTP/1 only: HTTP/2 has frames that belong to no request.
+    head_ms: AtomicU64,
+    /// First write that the peer has not made room for since.
     blocked_ms: AtomicU64,
-    /// A request's headers have arrived whole.
+    /// Requests being answered.
+    active: AtomicU64,
+    /// There has been a request, and how it came.
     asked: AtomicBool,
+    http2: AtomicBool,
 }
 
 /// A peer that does not read its answer for this long is gone.
 const BLOCKED_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// A request being answered.
+struct Asked(Arc<Movement>);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Relaxed);
+    }
+}
 
 impl Movement {
     fn new() -> Self {
         Self {
             born: Instant::now(),
             moved_ms: AtomicU64::new(0),
+            head_ms: AtomicU64::new(0),
             blocked_ms: AtomicU64::new(0),
+            active: AtomicU64::new(0),
             asked: AtomicBool::new(false),
+            http2: AtomicBool::new(false),
         }
     }
 
     fn age_ms(&self) -> u64 {
-        self.born.elapsed().as_millis() as u64
+        (self.born.elapsed().as_millis() as u64).max(1)
+    }
+
+    /// The headers of a request have arrived.
+    fn asked(self: &Arc<Self>, version: Version) -> Asked {
+        self.asked.store(true, Relaxed);
+        self.http2.store(version == Version::HTTP_2, Relaxed);
+        self.head_ms.store(0, Relaxed);
+        self.active.fetch_add(1, Relaxed);
+        Asked(self.clone())
     }
 
     fn moved(&self) {
         self.moved_ms.store(self.age_ms(), Relaxed);
+    }
+
+    fn read(&self) {
+        self.moved();
+        if self.active.load(Relaxed) == 0 {
+            // Only the first byte counts.
+            let _ = self.head_ms.compare_exchange(0, self.age_ms(), Relaxed, Relaxed);
+        }
     }
 
     fn wrote<T>(&self, written: Poll<T>) -> Poll<T> {
@@ -176,9 +216,8 @@ impl Movement {
                 self.blocked_ms.store(0, Relaxed);
             }
             Poll::Pending => {
-                let now = self.age_ms().max(1);
                 // Only the first refusal counts.
-                let _ = self.blocked_ms.compare_exchange(0, now, Relaxed, Relaxed);
+                let _ = self.blocked_ms.compare_exchange(0, self.age_ms(), Relaxed, Relaxed);
             }
         }
         written
@@ -188,10 +227,12 @@ impl Movement {
     fn stalled(&self, limits: &Limits) -> bool {
         let now = self.age_ms();
         let longer = |since: u64, max: Duration| now.saturating_sub(since) > max.as_millis() as u64;
+        let head = self.head_ms.load(Relaxed);
         let blocked = self.blocked_ms.load(Relaxed);
         (!self.asked.load(Relaxed) && longer(0, limits.header_time_max))
-            || longer(self.moved_ms.load(Relaxed), limits.idle_time_max)
+            || (head > 0 && !self.http2.load(Relaxed) && longer(head, limits.header_time_max))
             || (blocked > 0 && longer(blocked, BLOCKED_TIME_MAX))
+            || longer(self.moved_ms.load(Relaxed), limits.idle_time_max)
     }
 }
 
@@ -209,7 +250,7 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         if polled.is_ready() {
-            self.movement.moved();
+            self.movement.read();
         }
         polled
     }

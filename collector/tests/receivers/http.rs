@@ -309,3 +309,24 @@ async fn silent_slow_and_stalled_senders_are_let_go() {
     let answer = raw(&server, whole).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "answered, then closed when idle: {answer}");
 }
+
+#[tokio::test]
+async fn slow_headers_on_a_used_connection_end_it_but_idleness_does_not() {
+    let limits = Limits { header_time_max: Duration::from_millis(300), ..Setup::default().limits };
+    let server = Server::start(Setup { limits, ..Setup::default() }, router).await;
+    let whole = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    let mut stream = TcpStream::connect(server.addr).await.unwrap();
+    let mut answer = [0; 400];
+    for _ in 0..2 {
+        stream.write_all(whole).await.unwrap();
+        let len = stream.read(&mut answer).await.unwrap();
+        assert!(
+            answer[..len].starts_with(b"HTTP/1.1 200"),
+            "after a pause longer than for headers"
+        );
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    }
+    stream.write_all(b"POST /v1/tr").await.unwrap();
+    let ended = stream.read(&mut answer).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+}

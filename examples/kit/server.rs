@@ -17,6 +17,7 @@ use std::sync::Arc;
 use super::answer::Refusal;
 use super::instruments::TracedHistogram;
 use super::{Kit, propagation};
+use crate::shop::Service;
 
 /// Traces and measures every request to the routes of `router`.
 ///
@@ -35,6 +36,7 @@ pub fn traced(kit: &Kit, router: Router) -> Router {
             .with_description("Number of active HTTP server requests.")
             .build(),
         port: kit.addresses.port(kit.service),
+        log_requests: kit.service == Service::Gateway,
     });
     router.layer(middleware::from_fn_with_state(recorder, record))
 }
@@ -44,6 +46,8 @@ struct Recorder {
     duration: TracedHistogram,
     active: UpDownCounter<i64>,
     port: u16,
+    /// Whether each answer is a line in the log. Once per customer's request is enough, so only at the door.
+    log_requests: bool,
 }
 
 /// Counts a request as under way until it is dropped, whether it was answered or the client went away.
@@ -71,6 +75,7 @@ async fn record(State(recorder): State<Arc<Recorder>>, request: Request, next: N
     let scheme = KeyValue::new("url.scheme", "http");
     let _active = Active::begin(&recorder.active, [method.clone(), scheme.clone()]);
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let path = request.uri().path().to_owned();
 
     let context = recorder.begin_span(&request, route.as_deref());
     let response = next.run(request).with_context(context.clone()).await;
@@ -100,7 +105,17 @@ async fn record(State(recorder): State<Arc<Recorder>>, request: Request, next: N
     }
     // Recorded inside the span, so that the exemplar points to it.
     let _guard = context.clone().attach();
-    recorder.duration.record(started.elapsed().as_secs_f64(), &measured);
+    let took = started.elapsed();
+    recorder.duration.record(took.as_secs_f64(), &measured);
+    if recorder.log_requests {
+        tracing::info!(
+            name: "request.answered",
+            { http.response.status_code = status.as_u16(), url.path = path },
+            "{path} answered {} in {} ms",
+            status.as_u16(),
+            took.as_millis()
+        );
+    }
     span.end();
     response
 }

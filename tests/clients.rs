@@ -1,15 +1,15 @@
 //! Real SDK exporters, unmodified, against the real server: what they send comes back exact, within a second of the
 //! acknowledgement, and again after a restart. See `clients/README.md` for what is sent.
 
-mod support;
+mod common;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use common::Server;
 use serde_json::{Value, json};
-use support::Server;
 use trefoil_api::otlp::{KeyValue, Span, TracesData};
 
 /// Promise 3: what is acknowledged is found by every query within this time.
@@ -59,13 +59,13 @@ struct Story {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_python_sdk_sends_over_grpc_comes_back_exact() {
     let command = python("grpc");
-    tell_and_check("client-python-grpc", PYTHON, command, |server| server.grpc_port).await;
+    tell_and_check("client-python-grpc", PYTHON, command, |server| &server.otlp_grpc).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_python_sdk_sends_over_http_with_gzip_comes_back_exact() {
     let command = python("http");
-    tell_and_check("client-python-http", PYTHON, command, |server| server.otlp_http_port).await;
+    tell_and_check("client-python-http", PYTHON, command, |server| &server.otlp_http).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,7 +74,7 @@ async fn what_the_javascript_sdk_sends_as_json_comes_back_exact() {
     needs(&root().join("tests/clients/js/node_modules/@opentelemetry"));
     let mut command = Command::new("node");
     command.arg(script);
-    tell_and_check("client-javascript", JAVASCRIPT, command, |server| server.otlp_http_port).await;
+    tell_and_check("client-javascript", JAVASCRIPT, command, |server| &server.otlp_http).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +82,7 @@ async fn what_the_rust_sdk_sends_over_grpc_comes_back_exact() {
     let trefoil = PathBuf::from(env!("CARGO_BIN_EXE_trefoil"));
     let client = trefoil.with_file_name("examples").join("otlp-client");
     needs(&client);
-    tell_and_check("client-rust", RUST, Command::new(client), |server| server.grpc_port).await;
+    tell_and_check("client-rust", RUST, Command::new(client), |server| &server.otlp_grpc).await;
 }
 
 fn root() -> PathBuf {
@@ -105,11 +105,11 @@ async fn tell_and_check(
     service: &'static str,
     abilities: Abilities,
     client: Command,
-    port: impl FnOnce(&Server) -> u16,
+    endpoint: impl FnOnce(&Server) -> &str,
 ) {
     let data_dir = tempfile::tempdir().unwrap();
-    let server = Server::start(data_dir.path()).await;
-    let mut telling = Telling::start(client, service, port(&server));
+    let server = Server::start(data_dir.path());
+    let mut telling = Telling::start(client, service, endpoint(&server));
     let time_ns = telling.time_ns;
     let ids = telling.acknowledged("traces");
     let id = |name: &str| ids[name].as_str().unwrap().to_owned();
@@ -130,7 +130,7 @@ async fn tell_and_check(
 
     // Out of memory and into files: still the same.
     server.stop();
-    let server = Server::start(data_dir.path()).await;
+    let server = Server::start(data_dir.path());
     for outcome in
         [traces(&server, &story).await, logs(&server, &story).await, metrics(&server, &story).await]
     {
@@ -147,13 +147,13 @@ struct Telling {
 }
 
 impl Telling {
-    fn start(mut client: Command, service: &str, port: u16) -> Self {
+    fn start(mut client: Command, service: &str, endpoint: &str) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
         // A little ago, so that nothing lies in the future, and not a whole number of anything.
         let time_ns = now - 2_000 * MS;
         let mut client = client
             .args([service, &time_ns.to_string()])
-            .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{port}"))
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -127,10 +127,39 @@ impl Server {
         line.map_or(0, |value| value.parse().unwrap())
     }
 
+    /// `GET path?parameters` on the query port as JSON; any answer but a success becomes the error's text.
+    pub async fn get(
+        &self,
+        path: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<serde_json::Value, String> {
+        let url = format!("{}{path}", self.http);
+        let request = reqwest::Client::new().get(url).query(parameters);
+        json(request).await.map_err(|error| format!("GET {path} {parameters:?}: {error}"))
+    }
+
+    /// The rows of a SQL query.
+    pub async fn sql(&self, query: &str) -> Result<serde_json::Value, String> {
+        let body = serde_json::json!({ "query": query });
+        let request = reqwest::Client::new().post(format!("{}/api/sql", self.http)).json(&body);
+        let answer = json(request).await.map_err(|error| format!("SQL {query}: {error}"))?;
+        Ok(answer["rows"].clone())
+    }
+
     /// Records of a signal by what became of them.
     pub async fn records(&self, signal: &str, fate: &str) -> u64 {
         self.metric(&format!("trefoil_records_total{{signal=\"{signal}\",fate=\"{fate}\"}}")).await
     }
+}
+
+async fn json(request: reqwest::RequestBuilder) -> Result<serde_json::Value, String> {
+    let answer = request.send().await.map_err(|error| error.to_string())?;
+    let status = answer.status();
+    let text = answer.text().await.map_err(|error| error.to_string())?;
+    if !status.is_success() {
+        return Err(format!("{status}: {text}"));
+    }
+    serde_json::from_str(&text).map_err(|error| format!("not JSON ({error}): {text}"))
 }
 
 impl Drop for Server {

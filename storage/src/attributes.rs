@@ -277,7 +277,8 @@ pub fn put_stored_json(out: &mut Vec<u8>, value: &Json) {
     }
 }
 
-fn escape_key(key: &str) -> String {
+/// A key as stored JSON writes it.
+pub fn escape_key(key: &str) -> String {
     if key.starts_with('$') { format!("${key}") } else { key.to_owned() }
 }
 

@@ -17,11 +17,14 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::metadata::{KeyValue, PageIndexPolicy, RowGroupMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
+use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,7 +48,8 @@ const PAGE_ROWS: usize = 4096;
 const GROUP_ROWS: usize = 128 * 1024;
 
 /// OTLP type of a typed attribute column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ScalarType {
     Text,
     Int,
@@ -54,7 +58,7 @@ pub enum ScalarType {
 }
 
 impl ScalarType {
-    fn of(value: Value<'_>) -> Option<Self> {
+    pub fn of(value: Value<'_>) -> Option<Self> {
         match value {
             Value::Str(_) => Some(Self::Text),
             Value::Int(_) => Some(Self::Int),
@@ -88,15 +92,35 @@ impl ScalarType {
 #[derive(Debug, Clone, Default)]
 pub struct KeyTypes(pub FxHashMap<Arc<str>, Option<ScalarType>>);
 
+/// Keys remembered: senders that put IDs into keys must not fill memory. Later ones are still in the JSON text.
+const KEYS_MAX: usize = 10_000;
+
+/// Under this key a file's footer has all its attribute keys: a JSON object from key to type, null for mixed.
+pub const KEYS_TEXT: &str = "trefoil.keys";
+
 impl KeyTypes {
     pub fn add(&mut self, key: &str, seen: Option<ScalarType>) {
+        let full = self.0.len() >= KEYS_MAX;
         match self.0.get_mut(key) {
             Some(known) if *known == seen => {}
             Some(known) => *known = None,
+            None if full => {}
             None => {
                 self.0.insert(key.into(), seen);
             }
         }
+    }
+
+    /// The text for a footer, see [`KEYS_TEXT`].
+    pub fn to_text(&self) -> String {
+        let sorted: BTreeMap<&str, Option<ScalarType>> =
+            self.0.iter().map(|(key, seen)| (&**key, *seen)).collect();
+        serde_json::to_string(&sorted).unwrap_or_default()
+    }
+
+    /// The inverse of [`to_text`](Self::to_text); no keys for a text that is none.
+    pub fn from_text(text: &str) -> Self {
+        Self(serde_json::from_str(text).unwrap_or_default())
     }
 
     pub fn merge(&mut self, other: &Self) {
@@ -342,6 +366,15 @@ pub fn properties() -> WriterPropertiesBuilder {
         .set_created_by(concat!("trefoil ", env!("CARGO_PKG_VERSION")).to_owned())
 }
 
+/// Leaves texts in the footer, each under its key.
+pub fn with_text(
+    properties: WriterPropertiesBuilder,
+    texts: Vec<(&str, String)>,
+) -> WriterPropertiesBuilder {
+    let pairs = texts.into_iter().map(|(key, text)| KeyValue::new(key.to_owned(), text)).collect();
+    properties.set_key_value_metadata(Some(pairs))
+}
+
 /// Delta encoding for a sorted or slowly changing integer column.
 pub fn delta(properties: WriterPropertiesBuilder, column: &str) -> WriterPropertiesBuilder {
     let path = ColumnPath::new(vec![column.to_owned()]);
@@ -399,6 +432,34 @@ impl ParquetFile {
 
     pub fn rows(&self) -> usize {
         self.metadata.metadata().file_metadata().num_rows().max(0) as usize
+    }
+
+    /// The row groups in row order.
+    pub fn groups(&self) -> impl Iterator<Item = RowGroup<'_>> {
+        let mut start = 0;
+        self.metadata.metadata().row_groups().iter().map(move |metadata| {
+            let rows = start..start + metadata.num_rows().max(0) as usize;
+            start = rows.end;
+            RowGroup { rows, metadata }
+        })
+    }
+
+    /// Text that the writer left in the footer under `key`, see [`with_text`].
+    pub fn text(&self, key: &str) -> Option<&str> {
+        let pairs = self.metadata.metadata().file_metadata().key_value_metadata()?;
+        pairs.iter().find(|pair| pair.key == key)?.value.as_deref()
+    }
+
+    /// All attribute keys of the rows, with their types.
+    pub fn key_types(&self) -> KeyTypes {
+        match self.text(KEYS_TEXT) {
+            Some(text) => KeyTypes::from_text(text),
+            None => {
+                let mut keys = KeyTypes::default();
+                self.attribute_keys().for_each(|(key, scalar)| keys.add(key, Some(scalar)));
+                keys
+            }
+        }
     }
 
     /// Typed attribute columns of this file.
@@ -471,6 +532,25 @@ impl ParquetFile {
     }
 }
 
+/// A slice of a file that is read on its own.
+#[derive(Debug)]
+pub struct RowGroup<'a> {
+    /// Its rows within the file.
+    pub rows: std::ops::Range<usize>,
+    metadata: &'a RowGroupMetaData,
+}
+
+impl RowGroup<'_> {
+    /// Smallest and largest value of a 64-bit integer or time column, from the footer.
+    pub fn bounds(&self, column: &str) -> Option<(u64, u64)> {
+        let chunk = self.metadata.columns().iter().find(|c| c.column_path().string() == column)?;
+        match chunk.statistics()? {
+            Statistics::Int64(s) => Some((*s.min_opt()? as u64, *s.max_opt()? as u64)),
+            _ => None,
+        }
+    }
+}
+
 /// Reads the attributes of a batch's rows back, from the typed columns and the rest that the batch holds.
 pub struct AttributeReader<'a> {
     rest: Option<&'a StringArray>,
@@ -511,7 +591,7 @@ impl<'a> AttributeReader<'a> {
         let mut object = self.rest_object(row).unwrap_or_default();
         for (key, column) in &self.typed {
             if let Some(value) = scalar_at(column, row) {
-                object.insert((*key).to_owned(), attributes::stored_json(value));
+                object.insert(attributes::escape_key(key), attributes::stored_json(value));
             }
         }
         Json::Object(object).to_string()
@@ -525,7 +605,9 @@ impl<'a> AttributeReader<'a> {
             return Some(value.to_text().into_owned());
         }
         let rest = self.rest?;
-        if rest.is_null(row) || !rest.value(row).contains(key) {
+        // Most rows can be told by a glance at the text, unless JSON writes the key otherwise.
+        let as_is = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+        if rest.is_null(row) || (key.bytes().all(as_is) && !rest.value(row).contains(key)) {
             return None;
         }
         let object = self.rest_object(row)?;

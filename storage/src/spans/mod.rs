@@ -5,6 +5,7 @@
 mod batch;
 mod edges;
 mod index;
+mod names;
 pub mod records;
 mod row;
 mod search;

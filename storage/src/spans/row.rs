@@ -23,7 +23,8 @@ pub struct Span {
 }
 
 impl Span {
-    pub(crate) fn from_batch(batch: &SpanBatch, row: usize) -> Self {
+    /// A row of a batch, copied out.
+    pub fn from_batch(batch: &SpanBatch, row: usize) -> Self {
         Self {
             fields: SpanFields { resource: 0, scope: 0, ..batch.rows[row] },
             name: batch.name.get(row).clone(),

@@ -96,9 +96,13 @@ impl Summing {
         if !self.services.contains(&brief.service) {
             self.services.insert(brief.service.clone());
         }
+        // Names break ties, so that the answer does not hang on how rows are stored.
         let better = match &self.root {
             None => true,
-            Some((root, start_ns, ..)) => (!brief.root, brief.start_ns) < (!root, *start_ns),
+            Some((root, start_ns, service, name)) => {
+                (!brief.root, brief.start_ns, &brief.service, &brief.name)
+                    < (!root, *start_ns, service, name)
+            }
         };
         if better {
             self.root = Some((brief.root, brief.start_ns, brief.service, brief.name));
@@ -120,47 +124,62 @@ impl Summing {
     }
 }
 
+/// What is searched in one go; those whose newest span is older than what is already found are not.
+enum Unit<'a> {
+    Hot(&'a SpanBatch),
+    /// Rows of a row group.
+    Group(&'a SpanSegment, Range<usize>),
+}
+
 impl SpanSnapshot {
-    /// Newest traces first, at most `query.limit`.
+    /// Newest traces by start first, at most `query.limit`.
     pub fn search(&self, query: &SpanQuery) -> io::Result<Vec<TraceSummary>> {
-        // Each unit is searched whole; units whose newest span is older than what is already found are not.
-        enum Unit<'a> {
-            Hot(&'a SpanBatch),
-            Segment(&'a SpanSegment),
-        }
         let mut units: Vec<(u64, Unit<'_>)> = self
             .hot
             .iter()
             .filter(|batch| batch.min_ns <= query.end_ns && batch.max_ns >= query.start_ns)
             .map(|batch| (batch.max_ns, Unit::Hot(batch)))
-            .chain(
-                self.segments
-                    .iter()
-                    .filter(|s| s.meta.min_ns <= query.end_ns && s.meta.max_ns >= query.start_ns)
-                    .map(|segment| (segment.meta.max_ns, Unit::Segment(segment))),
-            )
             .collect();
+        for segment in &self.segments {
+            for group in segment.file.groups() {
+                let (min_ns, max_ns) = group
+                    .bounds("start_time")
+                    .unwrap_or((segment.meta.min_ns, segment.meta.max_ns));
+                if min_ns <= query.end_ns && max_ns >= query.start_ns {
+                    units.push((max_ns, Unit::Group(segment, group.rows)));
+                }
+            }
+        }
         units.sort_by_key(|(max_ns, _)| std::cmp::Reverse(*max_ns));
 
         let mut found: Vec<TraceSummary> = Vec::new();
         let mut seen: FxHashSet<[u8; 16]> = FxHashSet::default();
+        // A trace starts no later than any of its spans: once the last of enough found traces starts later than all
+        // spans still to come, none of those can take its place.
+        let enough = |found: &[TraceSummary], latest_ns: u64| {
+            found.len() >= query.limit
+                && query.limit.checked_sub(1).is_none_or(|last| found[last].start_ns > latest_ns)
+        };
         for (max_ns, unit) in units {
-            if found.len() >= query.limit
-                && query.limit.checked_sub(1).is_none_or(|last| found[last].start_ns > max_ns)
-            {
+            if enough(&found, max_ns) {
                 break;
             }
+            // Per trace the start of the earliest span that fits.
             let mut candidates: FxHashMap<[u8; 16], u64> = FxHashMap::default();
             match unit {
                 Unit::Hot(batch) => hot_candidates(batch, query, &mut candidates),
-                Unit::Segment(segment) => segment_candidates(segment, query, &mut candidates)?,
+                Unit::Group(segment, rows) => {
+                    segment_candidates(segment, rows, query, &mut candidates)?;
+                }
             }
             let mut newest: Vec<([u8; 16], u64)> =
                 candidates.into_iter().filter(|(id, _)| !seen.contains(id)).collect();
             newest.sort_by_key(|(id, start_ns)| (std::cmp::Reverse(*start_ns), *id));
-            // Traces of other status are only known as such when they have been read whole: read on until enough
-            // are found.
+            // A trace's status is known only when it has been read whole, hence in portions.
             for chunk in newest.chunks(query.limit.clamp(16, 256)) {
+                if enough(&found, chunk[0].1) {
+                    break;
+                }
                 let ids: Vec<[u8; 16]> = chunk.iter().map(|(id, _)| *id).collect();
                 seen.extend(&ids);
                 let mut summaries = self.summaries(&ids)?;
@@ -169,14 +188,10 @@ impl SpanSnapshot {
                     Some(TraceStatus::Error) => summary.error_count > 0,
                     Some(TraceStatus::Ok) => summary.error_count == 0,
                 });
-                let enough = summaries.len() >= query.limit;
                 found.extend(summaries);
-                if enough {
-                    break;
-                }
+                found.sort_by_key(|t| (std::cmp::Reverse(t.start_ns), t.trace_id));
+                found.truncate(query.limit);
             }
-            found.sort_by_key(|t| (std::cmp::Reverse(t.start_ns), t.trace_id));
-            found.truncate(query.limit);
         }
         Ok(found)
     }
@@ -249,7 +264,7 @@ fn hot_candidates(batch: &SpanBatch, query: &SpanQuery, out: &mut FxHashMap<[u8;
             });
         if fits {
             let start = out.entry(span.trace_id).or_insert(span.start_ns);
-            *start = span.start_ns.max(*start);
+            *start = span.start_ns.min(*start);
         }
     }
 }
@@ -261,6 +276,7 @@ fn duration_fits(duration_ns: u64, query: &SpanQuery) -> bool {
 
 fn segment_candidates(
     segment: &SpanSegment,
+    rows: Range<usize>,
     query: &SpanQuery,
     out: &mut FxHashMap<[u8; 16], u64>,
 ) -> io::Result<()> {
@@ -274,26 +290,15 @@ fn segment_candidates(
     if query.min_duration_ns.is_some() || query.max_duration_ns.is_some() {
         columns.push("duration_ns");
     }
-    // Every span of an error trace may be the one that fits, so status alone can prune nothing but this: without
-    // any other condition only errored spans are looked at.
-    let errors_only = query.status == Some(TraceStatus::Error)
-        && query.service.is_none()
-        && query.operation.is_none()
-        && query.attributes.is_empty()
-        && query.min_duration_ns.is_none()
-        && query.max_duration_ns.is_none();
-    if errors_only {
-        columns.push("status_code");
-    }
     let keys: Vec<String> =
         query.attributes.iter().map(|(key, _)| format!("{ATTRIBUTE_PREFIX}{key}")).collect();
     if !keys.is_empty() {
         columns.extend(["attributes", "resource"]);
         columns.extend(keys.iter().map(String::as_str));
     }
-    for batch in segment.file.read(&columns, None)? {
+    for batch in segment.file.read(&columns, Some(&[rows]))? {
         let batch = batch.map_err(arrow_error)?;
-        candidates_of(&batch, query, errors_only, out)?;
+        candidates_of(&batch, query, out)?;
     }
     Ok(())
 }
@@ -301,7 +306,6 @@ fn segment_candidates(
 fn candidates_of(
     batch: &RecordBatch,
     query: &SpanQuery,
-    errors_only: bool,
     out: &mut FxHashMap<[u8; 16], u64>,
 ) -> io::Result<()> {
     let column = |name: &str| {
@@ -324,10 +328,6 @@ fn candidates_of(
         return Ok(());
     }
     let durations = batch.column_by_name("duration_ns").map(|c| c.as_primitive::<Int64Type>());
-    let statuses = errors_only
-        .then(|| column("status_code"))
-        .transpose()?
-        .map(|c| c.as_primitive::<Int32Type>());
     let schema = batch.schema();
     let attributes_of = AttributeReader::new(batch, &schema);
     let resources = if query.attributes.is_empty() {
@@ -342,7 +342,6 @@ fn candidates_of(
             && service.as_ref().is_none_or(|(texts, code)| texts.code(row) == *code)
             && name.as_ref().is_none_or(|(texts, code)| texts.code(row) == *code)
             && durations.is_none_or(|d| duration_fits(d.value(row).max(0) as u64, query))
-            && statuses.is_none_or(|s| s.value(row) == STATUS_ERROR)
             && query.attributes.iter().enumerate().all(|(i, (key, wanted))| {
                 resources.as_ref().is_some_and(|r| r.fits(row, i))
                     || attributes_of.text(row, key).is_some_and(|text| text == *wanted)
@@ -350,7 +349,7 @@ fn candidates_of(
         if fits {
             let id = trace_ids.value(row).try_into().unwrap_or_default();
             let start = out.entry(id).or_insert(start_ns);
-            *start = start_ns.max(*start);
+            *start = start_ns.min(*start);
         }
     }
     Ok(())

@@ -4,9 +4,10 @@
 //! small, and makes a trace one run of rows, so that reading it touches a page or two per column.
 
 use super::batch::{SpanBatch, SpanFields};
+use super::names::{NAMES_TEXT, Names};
 use super::row::Span;
 use super::{index, records};
-use crate::columnar::{self, AttributeColumns, AttributeReader, ParquetFile};
+use crate::columnar::{self, AttributeColumns, AttributeReader, KeyTypes, ParquetFile};
 use crate::resource::{Interner, Resource, Scope};
 use crate::segment::{SegmentDir, SegmentMeta, partition_of};
 use crate::signal::Signal;
@@ -168,7 +169,15 @@ fn write_partition(
     let batch = RecordBatch::try_new(Arc::new(Schema::new(schema)), columns)
         .map_err(columnar::arrow_error)?;
 
-    let mut properties = columnar::properties();
+    let mut keys = KeyTypes::default();
+    let mut names = Names::default();
+    for batch in batches {
+        batch.attributes.iter().for_each(|list| keys.add_list(list));
+        batch.resources.iter().for_each(|resource| keys.add_list(&resource.attributes));
+        names.merge(&Names::of(batch));
+    }
+    let texts = vec![(columnar::KEYS_TEXT, keys.to_text()), (NAMES_TEXT, names.to_text())];
+    let mut properties = columnar::with_text(columnar::properties(), texts);
     properties = columnar::delta(properties, "start_time");
     properties = columnar::delta(properties, "duration_ns");
     properties = columnar::plain(properties, "span_id");

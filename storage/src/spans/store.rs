@@ -1,6 +1,7 @@
 //! The span store: hot batches and open segments, and the snapshot that queries read.
 
 use super::batch::SpanBatch;
+use super::names::{NAMES_TEXT, Names};
 use super::row::Span;
 use super::segment::{self, SpanSegment};
 use crate::columnar::KeyTypes;
@@ -8,7 +9,6 @@ use crate::resource::Interner;
 use crate::segment::{SegmentDir, SegmentMeta};
 use crate::signal::{Signal, SignalStore};
 use parking_lot::RwLock;
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ pub struct SpanStore {
     hot_bytes: AtomicUsize,
     /// Attribute keys ever seen by this process, for SQL columns.
     keys: RwLock<KeyTypes>,
-    operations: RwLock<Operations>,
+    names: RwLock<Names>,
 }
 
 #[derive(Debug, Default)]
@@ -35,12 +35,6 @@ struct Live {
     segments: Vec<Arc<SpanSegment>>,
 }
 
-/// Service and operation names with kinds, for pickers.
-type Operations = std::collections::BTreeMap<Arc<str>, BTreeSet<(Arc<str>, i32)>>;
-
-/// Operations remembered per service; senders that put IDs into span names must not fill memory.
-const OPERATIONS_MAX: usize = 5_000;
-
 impl SpanStore {
     pub fn new(interner: Arc<Interner>) -> Self {
         Self {
@@ -48,7 +42,7 @@ impl SpanStore {
             live: RwLock::default(),
             hot_bytes: AtomicUsize::new(0),
             keys: RwLock::default(),
-            operations: RwLock::default(),
+            names: RwLock::default(),
         }
     }
 
@@ -88,27 +82,9 @@ impl SpanStore {
         if !known {
             self.keys.write().merge(&fresh);
         }
-        let mut pairs: BTreeSet<(u32, u32, i32)> = BTreeSet::new();
-        for (row, code) in batch.rows.iter().zip(batch.name.codes()) {
-            pairs.insert((row.resource, *code, row.kind));
-        }
-        self.note_operations(pairs.into_iter().map(|(resource, code, kind)| {
-            let service = &batch.resources[resource as usize].service_name;
-            (service, &batch.name.values()[code as usize], kind)
-        }));
-    }
-
-    fn note_operations<'a>(&self, names: impl Iterator<Item = (&'a Arc<str>, &'a Arc<str>, i32)>) {
-        for (service, name, kind) in names {
-            let entry = (name.clone(), kind);
-            let known = self.operations.read().get(service).is_some_and(|o| o.contains(&entry));
-            if !known {
-                let mut operations = self.operations.write();
-                let of_service = operations.entry(service.clone()).or_default();
-                if of_service.len() < OPERATIONS_MAX {
-                    of_service.insert(entry);
-                }
-            }
+        let names = Names::of(batch);
+        if !self.names.read().covers(&names) {
+            self.names.write().merge(&names);
         }
     }
 
@@ -124,12 +100,12 @@ impl SpanStore {
 
     /// All service names, sorted.
     pub fn services(&self) -> Vec<Arc<str>> {
-        self.operations.read().keys().cloned().collect()
+        self.names.read().services().cloned().collect()
     }
 
     /// Operation names of a service with their kinds, sorted.
     pub fn operations(&self, service: &str) -> Vec<(Arc<str>, i32)> {
-        self.operations.read().get(service).map(|o| o.iter().cloned().collect()).unwrap_or_default()
+        self.names.read().operations(service).cloned().collect()
     }
 
     /// Attribute and resource keys with the type as which SQL sees them.
@@ -137,42 +113,14 @@ impl SpanStore {
         self.keys.read().clone()
     }
 
+    /// Opens a segment and learns its keys and names, which this process may not have seen come in.
     fn open_one(&self, dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Arc<SpanSegment>> {
         let segment = SpanSegment::open(dir, meta)?;
-        let mut keys = KeyTypes::default();
-        for (key, scalar) in segment.file.attribute_keys() {
-            keys.add(key, Some(scalar));
+        self.keys.write().merge(&segment.file.key_types());
+        if let Some(text) = segment.file.text(NAMES_TEXT) {
+            self.names.write().merge(&Names::from_text(text));
         }
-        self.keys.write().merge(&keys);
         Ok(Arc::new(segment))
-    }
-
-    /// Learns the names in a segment that this process did not see come in.
-    fn learn_names(&self, segment: &SpanSegment) -> io::Result<()> {
-        for batch in segment.file.read(&["service_name", "name", "kind", "resource"], None)? {
-            let batch = batch.map_err(crate::columnar::arrow_error)?;
-            let column = |name: &str| {
-                batch.column_by_name(name).ok_or_else(|| io::Error::other("column is missing"))
-            };
-            let services = segment::DictText::new(column("service_name")?)?;
-            let names = segment::DictText::new(column("name")?)?;
-            let kinds = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int32Type>(
-                column("kind")?.as_ref(),
-            );
-            let mut pairs = BTreeSet::new();
-            for row in 0..batch.num_rows() {
-                pairs.insert((services.code(row), names.code(row), kinds.value(row), row));
-            }
-            let mut seen = BTreeSet::new();
-            let mut found: Vec<(Arc<str>, Arc<str>, i32)> = Vec::new();
-            for (service, name, kind, row) in pairs {
-                if seen.insert((service, name, kind)) {
-                    found.push((services.get(row).into(), names.get(row).into(), kind));
-                }
-            }
-            self.note_operations(found.iter().map(|(s, n, k)| (s, n, *k)));
-        }
-        Ok(())
     }
 }
 
@@ -204,12 +152,6 @@ impl SignalStore for SpanStore {
             match self.open_one(dir, meta) {
                 Ok(segment) => opened.push(segment),
                 Err(error) => failed.push((meta.clone(), error)),
-            }
-        }
-        // Names of the newest segments are enough for pickers; older ones are learned when they are compacted.
-        for segment in opened.iter().rev().take(4) {
-            if let Err(error) = self.learn_names(segment) {
-                tracing::warn!(segment = segment.meta.id, %error, "names could not be read");
             }
         }
         self.live.write().segments.extend(opened);

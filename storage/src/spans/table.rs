@@ -18,7 +18,7 @@ use arrow::datatypes::{
     DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, UInt32Type,
 };
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Columns of the table `spans`, see `docs/sql.md`: IDs are lower-case hex, attributes JSON text.
 pub fn schema() -> SchemaRef {
@@ -45,6 +45,13 @@ pub fn schema() -> SchemaRef {
         text("trace_state", true),
         Field::new("flags", DataType::Int64, false),
     ]))
+}
+
+/// Whether a name is a column of the table rather than an attribute key: segments have columns of their own that
+/// are named neither.
+fn is_fixed(name: &str) -> bool {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(schema);
+    SCHEMA.field_with_name(name).is_ok()
 }
 
 /// `SpanKind` without its prefix; unknown numbers as they are.
@@ -194,9 +201,7 @@ fn segment_batches(segment: &SpanSegment, wanted: Arc<Vec<(String, DataType)>>) 
                         .map(|(key, _)| format!("{ATTRIBUTE_PREFIX}{key}")),
                 );
             }
-            fixed if segment.file.schema().field_with_name(fixed).is_ok() => {
-                physical.push(fixed.to_owned());
-            }
+            fixed if is_fixed(fixed) => physical.push(fixed.to_owned()),
             key => physical.extend([
                 format!("{ATTRIBUTE_PREFIX}{key}"),
                 "attributes".into(),
@@ -270,7 +275,7 @@ fn logical_batch(batch: &RecordBatch, wanted: &[(String, DataType)]) -> io::Resu
             "attributes" => {
                 Arc::new(rows().map(|row| Some(attributes_of.json(row))).collect::<StringArray>())
             }
-            fixed if batch.column_by_name(fixed).is_some() => {
+            fixed if is_fixed(fixed) => {
                 let array = column(fixed)?;
                 if array.data_type() == data_type {
                     array.clone()

@@ -235,25 +235,38 @@ fn inflate_from(
     reservation: &mut Reservation,
     failed: impl Fn(io::Error) -> BodyError,
 ) -> Result<Bytes, BodyError> {
-    let mut plain = Vec::new();
-    // Telemetry shrinks about four- to eightfold; each further step doubles what there is.
-    let mut step = (compressed_bytes * 4).max(16 << 10);
+    // Pieces, joined at the end: one buffer that grows would be copied, and held twice, at every step of a bomb.
+    let mut pieces: Vec<Vec<u8>> = Vec::new();
+    let mut len = 0;
+    // Telemetry shrinks about four- to eightfold; each further piece doubles what there is.
+    let mut piece_bytes = (compressed_bytes * 4).clamp(16 << 10, PIECE_BYTES_MAX);
     loop {
         // One byte past the limit tells a body of exactly the limit from a longer one.
-        let step_max = step.min(limit_bytes + 1 - plain.len());
-        reservation.cover((plain.len() + step_max).min(limit_bytes))?;
-        plain.reserve_exact(step_max);
-        let read =
-            decoder.by_ref().take(step_max as u64).read_to_end(&mut plain).map_err(&failed)?;
-        if plain.len() > limit_bytes {
+        let room = piece_bytes.min(limit_bytes + 1 - len);
+        reservation.cover((len + room).min(limit_bytes))?;
+        let mut piece = Vec::with_capacity(room);
+        let read = decoder.by_ref().take(room as u64).read_to_end(&mut piece).map_err(&failed)?;
+        len += read;
+        pieces.push(piece);
+        if len > limit_bytes {
             return Err(BodyError::TooLarge { limit_bytes });
         }
-        if read < step_max {
-            return Ok(plain.into());
+        if read < room {
+            break;
         }
-        step = plain.len();
+        piece_bytes = len.min(PIECE_BYTES_MAX);
     }
+    if pieces.len() == 1 {
+        return Ok(pieces.swap_remove(0).into());
+    }
+    let mut plain = Vec::with_capacity(len);
+    for piece in pieces {
+        plain.extend_from_slice(&piece);
+    }
+    Ok(plain.into())
 }
+
+const PIECE_BYTES_MAX: usize = 4 << 20;
 
 /// Work on more bytes than this is done off the network's threads, where it would hold up other connections.
 const ON_NETWORK_BYTES_MAX: usize = 64 << 10;

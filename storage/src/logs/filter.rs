@@ -67,6 +67,8 @@ pub enum LogFilter {
     Words(Field, Needle),
     /// The field's whole text, or one element of a list; numbers compare as numbers.
     Equals(Field, Box<str>),
+    /// The field's text, or that of one element of a list, starts so. Severities in any case.
+    StartsWith(Field, Box<str>),
     Range(Field, Option<Bound>, Option<Bound>),
     Exists(Field),
     TraceId([u8; 16]),
@@ -84,8 +86,12 @@ impl LogFilter {
         if words.is_empty() { Self::All } else { Self::Words(field, Needle::new(words, false)) }
     }
 
-    /// Like [`words`](Self::words), and the last word may go on.
+    /// `field:text*`. In bodies the words of the text next to each other, the last of which may go on; other fields
+    /// start with the text as it is.
     pub fn prefix(field: Field, text: &str) -> Self {
+        if field != Field::Body {
+            return Self::StartsWith(field, text.into());
+        }
         let words = tokens::folded_words(text);
         if words.is_empty() {
             Self::Exists(field)
@@ -171,6 +177,10 @@ impl LogFilter {
             Self::Equals(field, wanted) => {
                 with_value(rows, row, field, |value| equals(value, wanted))
             }
+            Self::StartsWith(field, start) => {
+                let severity = *field == Field::Severity;
+                with_value(rows, row, field, |value| starts_with(value, start, severity))
+            }
             Self::Range(field, low, high) => {
                 with_value(rows, row, field, |value| in_range(value, low.as_ref(), high.as_ref()))
             }
@@ -224,6 +234,7 @@ impl LogFilter {
             Self::Exists(field)
             | Self::Words(field, _)
             | Self::Equals(field, _)
+            | Self::StartsWith(field, _)
             | Self::Range(field, ..)
                 if !group.knows(field) =>
             {
@@ -243,6 +254,7 @@ impl LogFilter {
             Self::Not(inner) => inner.visit_fields(visit),
             Self::Words(field, _)
             | Self::Equals(field, _)
+            | Self::StartsWith(field, _)
             | Self::Range(field, ..)
             | Self::Exists(field) => {
                 visit(field);
@@ -381,6 +393,18 @@ fn equals(value: Value<'_>, wanted: &str) -> bool {
         }
         other => other.to_text() == wanted,
     }
+}
+
+fn starts_with(value: Value<'_>, start: &str, any_case: bool) -> bool {
+    if let Value::Array(items) = value
+        && attributes::array_items(items).any(|item| starts_with(item, start, any_case))
+    {
+        return true;
+    }
+    let text = value.to_text();
+    text.starts_with(start)
+        || (any_case
+            && text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start)))
 }
 
 fn in_range(value: Value<'_>, low: Option<&Bound>, high: Option<&Bound>) -> bool {

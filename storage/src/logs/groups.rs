@@ -123,11 +123,6 @@ impl Blocks {
     pub fn rows(&self) -> usize {
         self.blocks.last().map_or(0, |block| block.row_range().end)
     }
-
-    /// Heap bytes held.
-    pub fn heap_bytes(&self) -> usize {
-        self.blocks.capacity() * size_of::<Block>() + self.runs.capacity() * 8
-    }
 }
 
 /// Numbers distinct items by address first, so that repeating rows cost one lookup.

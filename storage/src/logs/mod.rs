@@ -12,6 +12,8 @@ mod sealed;
 pub mod severity;
 mod snapshot;
 mod store;
+mod summary;
+pub mod table;
 mod textindex;
 pub mod tokens;
 mod traceindex;
@@ -23,3 +25,4 @@ pub use query::{Bucket, By, FieldSummary, LogQuery, LogRange, Order, PatternSumm
 pub use row::LogRow;
 pub use snapshot::LogSnapshot;
 pub use store::LogStore;
+pub use summary::FIELD_ROWS_MAX;

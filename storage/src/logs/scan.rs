@@ -12,8 +12,8 @@ use std::io;
 
 /// What a question does with the rows that fit.
 pub trait Visitor {
-    /// Whether runs of a block can be taken whole, without their rows' times and fields.
-    fn takes_runs(&self, block: &Block) -> bool;
+    /// Whether runs of a group in a block can be taken whole, without their rows' times and fields.
+    fn takes_run(&self, outline: &Outline, block: &Block, group: u32) -> bool;
 
     /// A run of rows all of which fit.
     fn run(&mut self, segment: &LogSegment, outline: &Outline, block: &Block, run: Run);
@@ -36,7 +36,7 @@ pub struct Run {
 /// Where a row stands.
 #[derive(Clone, Copy)]
 pub enum Origin<'a> {
-    Hot(&'a LogBatch),
+    Hot,
     Sealed { segment: &'a LogSegment, outline: &'a Outline, group: u32 },
 }
 
@@ -53,7 +53,7 @@ pub fn scan_hot(
     range.check_deadline()?;
     for (row, fields) in batch.rows.iter().enumerate() {
         if range.contains(fields.time_ns) && filter.matches(batch, row) {
-            visitor.row(batch, row, fields.time_ns, Origin::Hot(batch));
+            visitor.row(batch, row, fields.time_ns, Origin::Hot);
         }
     }
     Ok(())
@@ -113,12 +113,12 @@ pub fn scan_segment(
         if !range.meets(block.min_ns, block.max_ns) {
             continue;
         }
-        let whole = range.covers(block.min_ns, block.max_ns) && visitor.takes_runs(block);
+        let covered = range.covers(block.min_ns, block.max_ns);
         let (mut first, mut open, mut rows) = (0, false, false);
         for &(group, count) in outline.blocks.runs(block) {
             match verdicts.of(number, group) {
                 Some(false) => {}
-                Some(true) if whole => {
+                Some(true) if covered && visitor.takes_run(outline, block, group) => {
                     visitor.run(segment, outline, block, Run { group, first, rows: count });
                 }
                 Some(true) => rows = true,
@@ -163,15 +163,17 @@ impl Scan<'_> {
             self.range.check_deadline()?;
             let rows = rows?;
             let block = rows.block;
-            let whole = self.range.covers(block.min_ns, block.max_ns) && visitor.takes_runs(block);
+            let covered = self.range.covers(block.min_ns, block.max_ns);
             let times = rows.times()?;
             let mut first = 0;
             for &(group, count) in self.outline.blocks.runs(block) {
                 let run = first..first + count as usize;
                 first = run.end;
                 let verdict = self.verdicts.of(*number, group);
-                // Runs taken whole were taken before.
-                if verdict == Some(false) || (verdict == Some(true) && whole) {
+                let taken = verdict == Some(true)
+                    && covered
+                    && visitor.takes_run(self.outline, block, group);
+                if verdict == Some(false) || taken {
                     continue;
                 }
                 let origin = Origin::Sealed { segment: self.segment, outline: self.outline, group };

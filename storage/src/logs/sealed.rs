@@ -159,7 +159,7 @@ impl LogSegment {
         // Only the last block is shorter, so each batch is a block.
         let reader = self.file.read_by(&names, Some(&ranges), BLOCK_ROWS)?;
         Ok(reader.zip(blocks).map(move |(batch, block)| {
-            BlockRows::new(outline, &outline.blocks.blocks[*block], &batch.map_err(arrow_error)?)
+            BlockRows::new(outline, &outline.blocks.blocks[*block], batch.map_err(arrow_error)?)
         }))
     }
 
@@ -277,6 +277,8 @@ fn id_at<const N: usize>(ids: &FixedSizeBinaryArray, row: usize) -> [u8; N] {
 /// Rows of one block with the columns a query asked for. Fields whose column was not asked for read as absent.
 pub struct BlockRows<'a> {
     pub block: &'a Block,
+    /// The columns as read.
+    pub batch: RecordBatch,
     groups: &'a Groups,
     group_of_rows: Vec<u32>,
     times: Option<ArrayRef>,
@@ -288,7 +290,7 @@ pub struct BlockRows<'a> {
 }
 
 impl<'a> BlockRows<'a> {
-    fn new(outline: &'a Outline, block: &'a Block, batch: &RecordBatch) -> io::Result<Self> {
+    fn new(outline: &'a Outline, block: &'a Block, batch: RecordBatch) -> io::Result<Self> {
         if batch.num_rows() != block.rows {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -307,6 +309,7 @@ impl<'a> BlockRows<'a> {
             .collect();
         Ok(Self {
             block,
+            batch: batch.clone(),
             groups: &outline.groups,
             group_of_rows: outline.group_of_rows(block),
             times: named("timestamp").cloned(),

@@ -70,7 +70,7 @@ impl LogSnapshot {
 struct Count(u64);
 
 impl Visitor for Count {
-    fn takes_runs(&self, _block: &Block) -> bool {
+    fn takes_run(&self, _outline: &Outline, _block: &Block, _group: u32) -> bool {
         true
     }
 
@@ -143,7 +143,7 @@ impl Histogram {
 }
 
 impl Visitor for Histogram {
-    fn takes_runs(&self, block: &Block) -> bool {
+    fn takes_run(&self, _outline: &Outline, block: &Block, _group: u32) -> bool {
         self.by_group && block.min_ns / self.step_ns == block.max_ns / self.step_ns
     }
 

@@ -220,11 +220,6 @@ impl TextIndex {
         Ok(Self { reader, word, number, buckets })
     }
 
-    /// Number of blocks indexed.
-    pub fn blocks(&self) -> u32 {
-        self.reader.max_doc()
-    }
-
     /// Blocks that can hold a matching row; `None` when the index can't tell.
     pub fn candidates(&self, filter: &LogFilter) -> io::Result<Option<RoaringBitmap>> {
         match filter {

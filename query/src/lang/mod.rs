@@ -1,0 +1,3 @@
+//! Query languages: text to tree.
+
+pub mod logs;

@@ -5,8 +5,12 @@ use crate::units::Retention;
 use anyhow::Context;
 use axum::Router;
 use std::sync::Arc;
+use std::time::Instant;
+use trefoil_api::status::{Account, SegmentTotals, Status};
 use trefoil_collector::decode::DecodeLimits;
 use trefoil_collector::decoder::FrameDecoder;
+use trefoil_query::exec::sql::SqlLimits;
+use trefoil_query::http::QueryState;
 use trefoil_storage::Stores;
 use trefoil_storage::resource::Interner;
 use trefoil_storage::store::Store;
@@ -36,6 +40,59 @@ pub fn open(config: &Config) -> anyhow::Result<Rooms> {
         }
     }
     let decoder = Arc::new(FrameDecoder::new(interner, limits));
-    let store = Store::open(storage, stores, decoder).context("opening the data directory")?;
-    Ok(Rooms { store: Arc::new(store), api: Router::new() })
+    let store =
+        Store::open(storage, stores.clone(), decoder).context("opening the data directory")?;
+    let store = Arc::new(store);
+    let limits = SqlLimits {
+        // A quarter of the budget: hot rows and requests in flight have the rest.
+        memory_bytes: (config.memory_limit_bytes / 4) as usize,
+        ..SqlLimits::default()
+    };
+    let (of_status, started, facts) = (store.clone(), Instant::now(), config.clone());
+    let state = QueryState::new(stores, limits, move || status(&of_status, &facts, started))
+        .context("setting up the query engine")?;
+    let api = trefoil_query::http::router(Arc::new(state));
+    Ok(Rooms { store, api })
+}
+
+/// What `/api/status` says.
+fn status(store: &Store, config: &Config, started: Instant) -> Status {
+    let stats = store.stats();
+    let ledger = stats.ledger.accounts().into_iter().map(|(signal, account)| {
+        let shown = Account {
+            received: account.received(),
+            stored: account.stored,
+            duplicate: account.duplicate,
+            rejected: account.rejected,
+            live: account.live(),
+            expired: account.expired,
+            deleted: account.deleted,
+            quarantined: account.quarantined,
+        };
+        (signal.name().to_owned(), shown)
+    });
+    let segments = stats.segments.iter().map(|(signal, segments, rows, bytes)| {
+        (
+            signal.name().to_owned(),
+            SegmentTotals { segments: *segments, rows: *rows, bytes: *bytes },
+        )
+    });
+    let quarantined = stats.quarantined.iter().filter_map(|q| serde_json::to_value(q).ok());
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ready: true,
+        uptime_seconds: started.elapsed().as_secs_f64(),
+        retention: match config.retention {
+            Retention::For(age) => humantime::format_duration(age).to_string(),
+            Retention::Unlimited => "unlimited".to_owned(),
+        },
+        memory_limit_bytes: config.memory_limit_bytes,
+        ledger: ledger.collect(),
+        segments: segments.collect(),
+        hot_bytes: stats.hot_bytes,
+        wal_bytes: stats.wal_bytes,
+        free_disk_bytes: stats.free_bytes,
+        wal_failing: stats.wal_failing,
+        quarantined: quarantined.collect(),
+    }
 }

@@ -1,0 +1,5 @@
+//! Charts: SVG lines and bars, a canvas for the heat map. What they show is computed in `ui-core`.
+
+pub mod bars;
+pub mod heat;
+pub mod lines;

@@ -1,0 +1,105 @@
+//! Numbers as people read them.
+
+/// Nanoseconds: `820 ns`, `4.2 µs`, `180 ms`, `1.25 s`, `3 min 20 s`.
+pub fn duration(ns: f64) -> String {
+    let magnitude = ns.abs();
+    if magnitude < 1e3 {
+        format!("{ns:.0} ns")
+    } else if magnitude < 1e6 {
+        format!("{} µs", significant(ns / 1e3))
+    } else if magnitude < 1e9 {
+        format!("{} ms", significant(ns / 1e6))
+    } else if magnitude < 60e9 {
+        format!("{} s", significant(ns / 1e9))
+    } else {
+        let seconds = (magnitude / 1e9).round() as u64;
+        let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        match (hours, minutes, rest) {
+            (0, m, 0) => format!("{m} min"),
+            (0, m, s) => format!("{m} min {s} s"),
+            (h, m, _) => format!("{h} h {m} min"),
+        }
+    }
+}
+
+/// Three significant digits without needless zeros.
+pub fn significant(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return format!("{value}");
+    }
+    let digits = (2 - value.abs().log10().floor() as i32).clamp(0, 9) as usize;
+    let text = format!("{value:.digits$}");
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
+}
+
+/// Large counts: `999`, `12.3 k`, `4.5 M`.
+pub fn count(value: f64) -> String {
+    let magnitude = value.abs();
+    if magnitude < 1e3 {
+        significant(value)
+    } else if magnitude < 1e6 {
+        format!("{} k", significant(value / 1e3))
+    } else if magnitude < 1e9 {
+        format!("{} M", significant(value / 1e6))
+    } else {
+        format!("{} G", significant(value / 1e9))
+    }
+}
+
+/// Per second.
+pub fn rate(value: f64) -> String {
+    format!("{}/s", count(value))
+}
+
+/// A share of 1 as percent: `0%`, `<0.1%`, `4.2%`.
+pub fn percent(ratio: f64) -> String {
+    let percent = ratio * 100.0;
+    if percent == 0.0 {
+        "0%".to_owned()
+    } else if percent < 0.1 {
+        "<0.1%".to_owned()
+    } else {
+        format!("{}%", significant(percent))
+    }
+}
+
+/// Hue of a service, 0-359: the same everywhere.
+pub fn hue(name: &str) -> u32 {
+    let hash =
+        name.bytes().fold(2_166_136_261u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16_777_619));
+    // Twelve well-spaced hues are easier to tell apart than 360.
+    (hash >> 7) % 12 * 30 + 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_the_unit_people_expect() {
+        for (ns, text) in [
+            (0.0, "0 ns"),
+            (820.0, "820 ns"),
+            (4_200.0, "4.2 µs"),
+            (180e6, "180 ms"),
+            (1.25e9, "1.25 s"),
+            (200e9, "3 min 20 s"),
+            (7_260e9, "2 h 1 min"),
+        ] {
+            assert_eq!(duration(ns), text);
+        }
+    }
+
+    #[test]
+    fn counts_and_percents_stay_short() {
+        assert_eq!(count(12_345.0), "12.3 k");
+        assert_eq!(count(100.0), "100");
+        assert_eq!(percent(0.0421), "4.21%");
+        assert_eq!(percent(0.000_01), "<0.1%");
+        assert_eq!(percent(1.0), "100%");
+    }
+}

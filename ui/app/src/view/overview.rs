@@ -76,10 +76,11 @@ fn Table(list: ServiceList, query: String) -> impl IntoView {
 
 #[component]
 fn Row(row: ServiceRow, health: Health, query: String) -> impl IntoView {
+    let name = row.name.clone();
     let rates: Vec<Option<f64>> = row.rate_series.iter().copied().map(Some).collect();
     view! {
         <tr
-            data-testid="service-row" data-service=row.name.clone() data-rate=row.rate.to_string()
+            data-testid="service-row" data-service=name data-rate=row.rate.to_string()
             class:slow=health.slower.is_some() class:failing=health.failing.is_some()
         >
             <th scope="row">
@@ -147,7 +148,7 @@ fn Map(edges: Vec<ServiceEdge>, query: String) -> impl IntoView {
             let width = 1.0 + 3.0 * (edge.count as f64 / busiest).sqrt();
             Some(view! {
                 <path
-                    class="edge" class:failing=move || ratio >= 0.05
+                    class="edge" class:failing={ratio >= 0.05}
                     d=format!("M{x1} {y1}C{bend} {y1} {bend} {y2} {x2} {y2}") stroke-width=width
                 >
                     <title>{title}</title>
@@ -166,10 +167,11 @@ fn Map(edges: Vec<ServiceEdge>, query: String) -> impl IntoView {
             } else {
                 name.clone()
             };
+            let (label, fill) = (format!("Service {name}"), format!("hsl({} 62% 58%)", hue(&name)));
             Some(view! {
-                <a href=href aria-label=format!("Service {name}")>
+                <a href=href aria-label=label>
                     <rect class="node" x=x y=y width=NODE_WIDTH height=NODE_HEIGHT rx="8"/>
-                    <circle cx=x + 16 cy=y + NODE_HEIGHT / 2 r="5" fill=format!("hsl({} 62% 58%)", hue(&name))/>
+                    <circle cx=x + 16 cy=y + NODE_HEIGHT / 2 r="5" fill=fill/>
                     <text x=x + 28 y=y + NODE_HEIGHT / 2 + 4>{short}</text>
                     <title>{name}</title>
                 </a>

@@ -199,7 +199,7 @@ fn Bars(
             <div class="ruler" aria-hidden="true"><span></span><div>{ticks}</div></div>
             <div
                 class="rows" node_ref=frame on:scroll=move |_| measure() on:keydown=on_key
-                tabindex="0" role="tree" aria-label="Spans; arrow keys move the selection"
+                tabindex="0" role="listbox" aria-label="Spans; arrow keys move the selection"
             >
                 <div class="space" style:height=total>{rows}</div>
             </div>
@@ -246,7 +246,7 @@ where
         <div
             class="row" class:chosen=facts.chosen class:error=row.span.is_error() class:critical=row.critical
             style:top=format!("{}px", facts.place * ROW_PX)
-            role="treeitem" aria-level=(row.depth + 1).to_string() aria-selected=facts.chosen.to_string()
+            role="option" aria-selected=facts.chosen.to_string()
             data-testid="span-row" data-span-id=id data-service=row.service.clone()
             data-duration-ns=ns.to_string() data-name=row.span.name.clone()
             on:click=click

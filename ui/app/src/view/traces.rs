@@ -57,7 +57,7 @@ pub fn Traces() -> impl IntoView {
 fn Form(fields: Vec<(&'static str, Memo<String>)>) -> impl IntoView {
     let range = use_range();
     let set = use_set_params();
-    let field = move |name: &str| {
+    let field = |name: &'static str| {
         fields
             .iter()
             .find(|(known, _)| *known == name)
@@ -65,7 +65,7 @@ fn Form(fields: Vec<(&'static str, Memo<String>)>) -> impl IntoView {
     };
     let services =
         load::<ServiceList>(move || format!("/api/services?{}", bounds_query(&range.get())));
-    let service = field("service");
+    let [service, operation, min_duration, max_duration, status, attr, limit] = FIELDS.map(field);
     let chosen = load::<ServiceDetail>(move || match service.get() {
         name if name.is_empty() => String::new(),
         name => format!("/api/services/{}?{}", encode(&name), bounds_query(&range.get())),
@@ -117,7 +117,7 @@ fn Form(fields: Vec<(&'static str, Memo<String>)>) -> impl IntoView {
             <label>
                 "Operation"
                 <input
-                    list="operations" placeholder="any" prop:value=field("operation") on:change=change("operation")
+                    list="operations" placeholder="any" prop:value=operation on:change=change("operation")
                 />
                 <datalist id="operations">
                     {move || operations().into_iter().map(|name| view! { <option value=name></option> }).collect_view()}
@@ -126,31 +126,31 @@ fn Form(fields: Vec<(&'static str, Memo<String>)>) -> impl IntoView {
             <label>
                 "At least"
                 <input
-                    class="short" placeholder="100ms" prop:value=field("min_duration") on:change=change("min_duration")
+                    class="short" placeholder="100ms" prop:value=min_duration on:change=change("min_duration")
                 />
             </label>
             <label>
                 "At most"
-                <input class="short" placeholder="2s" prop:value=field("max_duration") on:change=change("max_duration")/>
+                <input class="short" placeholder="2s" prop:value=max_duration on:change=change("max_duration")/>
             </label>
             <label>
                 "Status"
-                <select on:change=change("status") prop:value=field("status")>
+                <select on:change=change("status") prop:value=status>
                     <option value="">"any"</option>
-                    <option value="error" selected=move || field("status").get() == "error">"with errors"</option>
-                    <option value="ok" selected=move || field("status").get() == "ok">"without errors"</option>
+                    <option value="error" selected=move || status.get() == "error">"with errors"</option>
+                    <option value="ok" selected=move || status.get() == "ok">"without errors"</option>
                 </select>
             </label>
             <label>
                 "Attribute"
-                <input placeholder="http.route=/pay" prop:value=field("attr") on:change=change("attr")/>
+                <input placeholder="http.route=/pay" prop:value=attr on:change=change("attr")/>
             </label>
             <label>
                 "Show"
-                <select on:change=change("limit") prop:value=field("limit")>
+                <select on:change=change("limit") prop:value=limit>
                     {["20", "100", "500"]
                         .into_iter()
-                        .map(|n| view! { <option value=n selected=move || field("limit").get() == n>{n}</option> })
+                        .map(|n| view! { <option value=n selected=move || limit.get() == n>{n}</option> })
                         .collect_view()}
                 </select>
             </label>

@@ -1,6 +1,6 @@
 //! The store's decoder: which kind of frame is read by what.
 
-use crate::decode::{DecodeLimits, logs, metrics, spans};
+use crate::decode::{DecodeLimits, logs, metrics, remote_write, spans};
 use std::sync::Arc;
 use trefoil_storage::resource::Interner;
 use trefoil_storage::signal::{Decoded, Decoder, FrameKind};
@@ -26,7 +26,9 @@ impl Decoder for FrameDecoder {
             FrameKind::OtlpMetrics => {
                 metrics::decode(body, arrival_ns, &self.interner, &self.limits)
             }
-            _ => Err("this version does not decode remote write".into()),
+            FrameKind::RemoteWrite1 | FrameKind::RemoteWrite2 => {
+                remote_write::decode(kind, body, arrival_ns, &self.interner, &self.limits)
+            }
         }
     }
 }

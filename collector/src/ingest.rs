@@ -2,6 +2,8 @@
 
 use crate::auth::Token;
 use crate::body::{self, Encoding, Framing};
+use crate::decode::DecodeLimits;
+use crate::decode::remote_write::{self, Written};
 use crate::json;
 use crate::limits::{InFlight, Limits, Reservation};
 use crate::reply::{Format, Reason, Refusal};
@@ -45,6 +47,8 @@ pub struct Outcome {
     pub rejected: u64,
     /// Why records were rejected.
     pub reason: Option<String>,
+    /// What was kept of a remote-write 2.0 request, whose senders want to know.
+    pub written: Option<Written>,
 }
 
 /// What the receivers ask of the store.
@@ -211,12 +215,17 @@ impl Receiver {
         let kind = sent.kind;
         let (plain, _room) = self.make_plain(sent, room).await?;
         self.0.stats.body(kind, plain.bytes.len());
+        let bytes = plain.bytes.clone();
         let ack = append(store, kind, plain.bytes, arrival_ns).await?;
+        let written = (kind == FrameKind::RemoteWrite2)
+            .then(|| written(kind, &bytes, arrival_ns, &ack))
+            .flatten();
         if plain.rejected > 0 {
             store.note_rejected(kind, plain.rejected);
             self.0.stats.unreadable(kind, plain.rejected);
         }
         Ok(Outcome {
+            written,
             accepted: ack.accepted,
             rejected: ack.rejected + plain.rejected,
             reason: joined(plain.reason, ack.reason),
@@ -340,6 +349,16 @@ fn joined(unreadable: Option<String>, rejected: Option<String>) -> Option<String
         (Some(first), Some(second)) => Some(format!("{first}; {second}")),
         (first, second) => first.or(second),
     }
+}
+
+/// What the store kept of a remote-write request, by kind of record.
+fn written(kind: FrameKind, body: &[u8], arrival_ns: u64, ack: &Ack) -> Option<Written> {
+    let mut limits = DecodeLimits::default();
+    if ack.rejected == 0 {
+        // However far ahead its times are, the store took them.
+        limits.future_ns = u64::MAX;
+    }
+    remote_write::written(kind, body, arrival_ns, &limits).ok()
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use trefoil_storage::signal::FrameKind;
 
 /// Answers one remote-write request. Mount it for all methods: it refuses the wrong ones itself.
@@ -34,7 +34,7 @@ pub async fn write(State(receiver): State<Receiver>, request: http::Request<Body
             Err(refusal)
         }
     };
-    match &result {
+    let mut response = match &result {
         Ok(outcome) if outcome.rejected == 0 => StatusCode::NO_CONTENT.into_response(),
         // Prometheus wants a 400 for what was wrong although the rest is stored; it does not send again.
         Ok(outcome) => {
@@ -43,8 +43,23 @@ pub async fn write(State(receiver): State<Receiver>, request: http::Request<Body
             reply::remote_write_refusal(&Refusal::new(Reason::Malformed, message)).into_response()
         }
         Err(refusal) => reply::remote_write_refusal(refusal).into_response(),
+    };
+    if kind == FrameKind::RemoteWrite2 && !response.status().is_server_error() {
+        let written = result.ok().and_then(|outcome| outcome.written).unwrap_or_default();
+        let counts = [written.samples, written.histograms, written.exemplars];
+        for (name, count) in WRITTEN.into_iter().zip(counts) {
+            response.headers_mut().insert(name, count.into());
+        }
     }
+    response
 }
+
+/// Headers that tell a 2.0 sender what was kept, on 2xx and 4xx answers.
+const WRITTEN: [HeaderName; 3] = [
+    HeaderName::from_static("x-prometheus-remote-write-samples-written"),
+    HeaderName::from_static("x-prometheus-remote-write-histograms-written"),
+    HeaderName::from_static("x-prometheus-remote-write-exemplars-written"),
+];
 
 fn checked(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
     if method != Method::POST {

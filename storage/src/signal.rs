@@ -78,6 +78,17 @@ pub enum Batch {
     Metrics(crate::metrics::MetricBatch),
 }
 
+impl Batch {
+    /// Whether there is nothing to keep: no record, and nothing that comes along with records.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Spans(batch) => batch.is_empty(),
+            Self::Logs(batch) => batch.is_empty(),
+            Self::Metrics(batch) => batch.is_empty() && batch.families.is_empty(),
+        }
+    }
+}
+
 /// What a decoder made of one request. `accepted + rejected` is always the number of records sent.
 #[derive(Debug)]
 pub struct Decoded {

@@ -279,7 +279,7 @@ impl Store {
             reason: decoded.reason,
             duplicate: false,
         };
-        if ack.accepted == 0 {
+        if decoded.batch.is_empty() {
             if let Some(account) = self.inner.ledger.lock().account_mut(kind.signal()) {
                 account.rejected += ack.rejected;
             }

@@ -6,6 +6,7 @@
 
 pub mod logs;
 pub mod metrics;
+pub mod remote_write;
 pub mod spans;
 
 use std::borrow::Cow;
@@ -39,10 +40,12 @@ pub enum Reason {
     Nesting,
     Histogram,
     Name,
+    Label,
+    Past,
 }
 
 impl Reason {
-    const ALL: [Reason; 7] = [
+    const ALL: [Reason; 9] = [
         Reason::TraceId,
         Reason::SpanId,
         Reason::Future,
@@ -50,6 +53,8 @@ impl Reason {
         Reason::Nesting,
         Reason::Histogram,
         Reason::Name,
+        Reason::Label,
+        Reason::Past,
     ];
 
     fn text(self) -> &'static str {
@@ -61,6 +66,8 @@ impl Reason {
             Reason::Nesting => "a value nests deeper than 64 levels",
             Reason::Histogram => "histogram bounds and counts do not fit together",
             Reason::Name => "the metric has no name",
+            Reason::Label => "a label of the series is repeated, nameless or not UTF-8",
+            Reason::Past => "timestamp lies before 1970",
         }
     }
 }

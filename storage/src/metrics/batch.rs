@@ -78,6 +78,19 @@ pub struct MetricBatch {
     pub points: Vec<Point>,
     /// Canonical attribute list per point; labels for `Prometheus` series.
     pub attributes: BytesColumn,
+    /// What a Prometheus sender says of its families. No records: they come again and again.
+    pub families: Vec<FamilyMetadata>,
+}
+
+/// Metadata of a Prometheus metric family from remote write.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FamilyMetadata {
+    /// Name without `_bucket`, `_sum`, `_count`.
+    pub family: Arc<str>,
+    /// `counter`, `gauge`, `histogram`, `gaugehistogram`, `summary`, `info`, `stateset` or `unknown`.
+    pub kind: Arc<str>,
+    pub unit: Arc<str>,
+    pub help: Arc<str>,
 }
 
 impl MetricBatch {
@@ -119,6 +132,8 @@ pub enum PointValue {
     Summary(Box<SummaryPoint>),
     /// A Prometheus native histogram from remote write.
     Native(Box<NativeHistogram>),
+    /// No value: the point only carries exemplars, which remote write may send apart from samples.
+    Missing,
 }
 
 /// `HistogramDataPoint`.
@@ -207,7 +222,7 @@ impl PointValue {
     /// Heap bytes held.
     pub(super) fn heap_bytes(&self) -> usize {
         match self {
-            Self::Double(_) | Self::Int(_) => 0,
+            Self::Double(_) | Self::Int(_) | Self::Missing => 0,
             Self::Histogram(p) => size_of::<HistogramPoint>() + p.counts.len() * 8,
             Self::Exponential(p) => {
                 size_of::<ExponentialPoint>() + (p.positive.len() + p.negative.len()) * 8

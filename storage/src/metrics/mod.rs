@@ -14,8 +14,9 @@ mod store;
 pub mod table;
 
 pub use batch::{
-    ExponentialPoint, HistogramPoint, HistogramTotals, MetricBatch, MetricDesc, MetricExemplar,
-    MetricKind, NO_RECORDED_VALUE, Point, PointValue, Quantile, SummaryPoint, series_id,
+    ExponentialPoint, FamilyMetadata, HistogramPoint, HistogramTotals, MetricBatch, MetricDesc,
+    MetricExemplar, MetricKind, NO_RECORDED_VALUE, Point, PointValue, Quantile, SummaryPoint,
+    series_id,
 };
 pub use native::{NativeHistogram, STALE_BITS};
 pub use select::{LabelMatcher, PromExemplars, PromMetadata, PromSeries};

@@ -4,7 +4,8 @@
 //! text in `detail`. The series table gives each series' rows, so a selector reads only those.
 
 use super::batch::{
-    HistogramPoint, HistogramTotals, MetricDesc, MetricExemplar, MetricKind, PointValue,
+    FamilyMetadata, HistogramPoint, HistogramTotals, MetricDesc, MetricExemplar, MetricKind,
+    PointValue,
 };
 use super::index::LabelIndex;
 use super::naming::Naming;
@@ -23,6 +24,7 @@ use arrow::array::{
     UInt64Builder,
 };
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type, TimestampNanosecondType, UInt64Type};
+use parquet::file::properties::WriterProperties;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,6 +34,9 @@ use std::sync::{Arc, OnceLock};
 
 /// Extension of the series table.
 pub const SERIES: &str = "series.parquet";
+
+/// Key in the series table's file metadata: family metadata as a JSON list.
+const FAMILIES: &str = "trefoil.families";
 
 /// Point columns that reading needs.
 const POINT_COLUMNS: [&str; 15] = [
@@ -103,7 +108,7 @@ fn write_partition(
     let points_file = columnar::write(file, &[points], properties.build())?;
     let series = series_batch(&order, &starts)?;
     let file = dir.create(Signal::Metrics, partition_ns, id, SERIES)?;
-    let series_file = columnar::write(file, &[series], columnar::properties().build())?;
+    let series_file = columnar::write(file, &[series], series_properties(table)?)?;
     let times = || order.iter().flat_map(|(_, points)| points.iter().map(|p| p.time_ns));
     Ok(SegmentMeta {
         signal: Signal::Metrics,
@@ -115,6 +120,17 @@ fn write_partition(
         level,
         files: vec![points_file, series_file],
     })
+}
+
+/// Writer settings of the series table, which also carries the metadata of Prometheus families.
+fn series_properties(table: &HotTable) -> io::Result<WriterProperties> {
+    let mut properties = columnar::properties();
+    if !table.families.is_empty() {
+        let families: Vec<&FamilyMetadata> = table.families.values().collect();
+        let text = serde_json::to_string(&families)?;
+        properties = columnar::with_text(properties, vec![(FAMILIES, text)]);
+    }
+    Ok(properties.build())
 }
 
 fn time_array(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
@@ -345,6 +361,7 @@ pub struct SealedSeries {
 pub struct SeriesTable {
     pub series: Vec<SealedSeries>,
     pub index: LabelIndex,
+    pub families: BTreeMap<Arc<str>, FamilyMetadata>,
 }
 
 /// An open segment.
@@ -404,7 +421,15 @@ impl MetricSegment {
         let mut scopes: FxHashMap<String, Arc<Scope>> = FxHashMap::default();
         let mut descs: FxHashMap<u128, Arc<MetricDesc>> = FxHashMap::default();
         let mut bounds_of: FxHashMap<String, Arc<[f64]>> = FxHashMap::default();
-        let mut table = SeriesTable { series: Vec::new(), index: LabelIndex::default() };
+        let families: Vec<FamilyMetadata> = match file.text(FAMILIES) {
+            Some(text) => serde_json::from_str(text)?,
+            None => Vec::new(),
+        };
+        let mut table = SeriesTable {
+            series: Vec::new(),
+            index: LabelIndex::default(),
+            families: families.into_iter().map(|f| (f.family.clone(), f)).collect(),
+        };
         for batch in file.read(&names, None)? {
             let batch = batch.map_err(arrow_error)?;
             let column = |name: &str| {
@@ -564,6 +589,8 @@ fn read_points(
                 MetricKind::Summary => PointValue::Summary(Box::new(serde_json::from_str(text)?)),
                 _ => PointValue::Native(Box::new(serde_json::from_str(text)?)),
             }
+        } else if exemplars.is_valid(row) {
+            PointValue::Missing
         } else {
             return Err(damaged("a point without a value"));
         };

@@ -1,6 +1,6 @@
 //! Points as Prometheus sees them: selectors, derived series, metadata, exemplars.
 
-use super::batch::{MetricExemplar, NO_RECORDED_VALUE, PointValue};
+use super::batch::{FamilyMetadata, MetricExemplar, MetricKind, NO_RECORDED_VALUE, PointValue};
 use super::index::is_derived;
 use super::naming::{self, float_label};
 use super::native::{NativeHistogram, STALE_BITS};
@@ -274,6 +274,21 @@ impl MetricStore {
         Ok(values)
     }
 
+    /// Earliest and latest point, Unix ms, of sealed and hot points; `None` when there is none.
+    pub fn time_bounds_ms(&self) -> Option<(i64, i64)> {
+        let (frozen, segments) = self.sealed();
+        let of_table = |series: &[super::store::HotSeries]| {
+            let times = || series.iter().flat_map(|s| s.points.iter().map(|p| p.time_ns));
+            Some((times().min()?, times().max()?))
+        };
+        let sealed = segments.iter().map(|s| (s.meta.min_ns, s.meta.max_ns));
+        let frozen = frozen.and_then(|table| of_table(&table.series));
+        let hot = self.with_hot(|table| of_table(&table.series));
+        let (min_ns, max_ns) =
+            sealed.chain(frozen).chain(hot).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
+        Some(((min_ns / 1_000_000) as i64, (max_ns / 1_000_000) as i64))
+    }
+
     fn visit_indexes(
         &self,
         start_ms: i64,
@@ -298,7 +313,28 @@ impl MetricStore {
     pub fn metadata(&self) -> io::Result<BTreeMap<String, BTreeSet<PromMetadata>>> {
         let mut families: BTreeMap<String, BTreeSet<PromMetadata>> = BTreeMap::new();
         let mut seen: BTreeSet<usize> = BTreeSet::new();
+        let mut add_sent = |sent: &BTreeMap<Arc<str>, FamilyMetadata>| {
+            for (family, metadata) in sent {
+                families.entry(family.to_string()).or_default().insert(PromMetadata {
+                    kind: metadata.kind.to_string(),
+                    unit: metadata.unit.to_string(),
+                    help: metadata.help.to_string(),
+                });
+            }
+        };
+        let (frozen, segments) = self.sealed();
+        for segment in &segments {
+            add_sent(&segment.table()?.families);
+        }
+        if let Some(table) = frozen {
+            add_sent(&table.families);
+        }
+        self.with_hot(|table| add_sent(&table.families));
         self.visit_metas(0, u64::MAX, &mut |meta, _, _| {
+            // What came by remote write has no type of its own.
+            if meta.metric.kind == MetricKind::Prometheus {
+                return;
+            }
             if meta.family.is_empty() || !seen.insert(Arc::as_ptr(&meta.metric) as usize) {
                 return;
             }

@@ -1,6 +1,8 @@
 //! The metric store: series in memory and open segments.
 
-use super::batch::{HistogramTotals, MetricBatch, MetricExemplar, MetricKind, PointValue};
+use super::batch::{
+    FamilyMetadata, HistogramTotals, MetricBatch, MetricExemplar, MetricKind, PointValue,
+};
 use super::index::LabelIndex;
 use super::naming::Naming;
 use super::native::NativeHistogram;
@@ -12,6 +14,7 @@ use crate::segment::{SegmentDir, SegmentMeta};
 use crate::signal::{Signal, SignalStore};
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -41,6 +44,8 @@ pub struct HotTable {
     pub index: LabelIndex,
     by_id: FxHashMap<u128, u32>,
     bytes: usize,
+    /// Metadata that remote write brought, by family.
+    pub families: BTreeMap<Arc<str>, FamilyMetadata>,
 }
 
 /// What a delta series has added up to; lost at a restart, which then shows as a counter reset.
@@ -80,11 +85,11 @@ impl MetricStore {
 
     /// Makes a durable batch visible. Called in log order from one thread.
     pub fn insert(&self, batch: MetricBatch) {
-        if batch.is_empty() {
-            return;
-        }
         let mut live = self.live.write();
         let Live { hot, totals, .. } = &mut *live;
+        for metadata in batch.families {
+            hot.families.insert(metadata.family.clone(), metadata);
+        }
         if totals.len() > TOTALS_SWEEP {
             let newest = batch.points.iter().map(|p| p.time_ns).max().unwrap_or(0);
             totals.retain(|_, (seen_ns, _)| *seen_ns + TOTALS_IDLE_NS > newest);
@@ -254,7 +259,12 @@ impl SignalStore for MetricStore {
     fn freeze(&self) {
         let mut live = self.live.write();
         if live.frozen.is_none() {
-            live.frozen = Some(Arc::new(std::mem::take(&mut live.hot)));
+            let table = std::mem::take(&mut live.hot);
+            // Without a series no segment is written that could hold the metadata.
+            if table.series.is_empty() {
+                live.hot.families = table.families.clone();
+            }
+            live.frozen = Some(Arc::new(table));
         }
     }
 
@@ -303,6 +313,7 @@ impl SignalStore for MetricStore {
             .collect();
         let mut table = HotTable::default();
         for segment in segments {
+            table.families.extend(segment.table()?.families.clone());
             for (meta, points) in segment.read_all()? {
                 table.push_stored(&meta, points);
             }

@@ -106,6 +106,8 @@ impl MetricSnapshot {
                             .flat_map(|(meta, points)| {
                                 points.into_iter().map(move |point| (meta.clone(), point))
                             })
+                            // Carries exemplars only: no point that anybody measured.
+                            .filter(|(_, point)| point.value != PointValue::Missing)
                             .collect();
                         rows.chunks(BATCH_ROWS).map(|rows| batch(rows, &wanted)).collect()
                     }

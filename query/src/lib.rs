@@ -4,3 +4,4 @@ pub mod correlate;
 pub mod exec;
 pub mod http;
 pub mod lang;
+pub mod promql_source;

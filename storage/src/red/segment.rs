@@ -1,7 +1,7 @@
 //! Cells on disk: `<id>.parquet`, one row a cell, sorted by service, operation, kind, status, time.
 
 use super::sketch::Sketch;
-use super::store::{Exemplar, RedCell, RedFilter, RedKey};
+use super::store::{Exemplar, RedCell, RedKey};
 use crate::columnar::{self, ParquetFile};
 use crate::segment::{PARTITION_NS, SegmentDir, SegmentMeta, partition_of};
 use crate::signal::Signal;
@@ -151,7 +151,7 @@ impl RedSegment {
     }
 
     /// Adds the cells that fit.
-    pub fn read(&self, filter: &RedFilter, out: &mut Vec<RedCell>) -> io::Result<()> {
+    pub fn read(&self, fits: impl Fn(&RedKey) -> bool, out: &mut Vec<RedCell>) -> io::Result<()> {
         const COLUMNS: [&str; 9] = [
             "time",
             "width_ns",
@@ -198,7 +198,7 @@ impl RedSegment {
                     }),
                 };
                 last = Some(key.clone());
-                if !filter.fits(&key) {
+                if !fits(&key) {
                     continue;
                 }
                 out.push(RedCell {

@@ -1,5 +1,6 @@
 //! Hot cells, sealed cells, and reading both.
 
+use super::edges::{EDGE_CLIENT, EDGE_SERVER, Pairing};
 use super::segment::{self, RedSegment};
 use super::sketch::Sketch;
 use crate::segment::{SegmentDir, SegmentMeta};
@@ -29,7 +30,7 @@ pub struct RedKey {
     pub service: Arc<str>,
     /// Span name.
     pub operation: Arc<str>,
-    /// `SpanKind`.
+    /// `SpanKind`, numbers that the protocol does not know as 0; or [`EDGE_CLIENT`], [`EDGE_SERVER`].
     pub kind: i32,
     /// `StatusCode`.
     pub status: i32,
@@ -104,6 +105,7 @@ impl RedCell {
 pub struct RedFilter {
     pub service: Option<String>,
     pub operation: Option<String>,
+    /// `None` is every kind of span; calls between services come only when they are asked for.
     pub kind: Option<i32>,
 }
 
@@ -111,7 +113,7 @@ impl RedFilter {
     pub(super) fn fits(&self, key: &RedKey) -> bool {
         self.service.as_ref().is_none_or(|service| *key.service == **service)
             && self.operation.as_ref().is_none_or(|operation| *key.operation == **operation)
-            && self.kind.is_none_or(|kind| key.kind == kind)
+            && self.kind.map_or(key.kind >= 0, |kind| key.kind == kind)
     }
 }
 
@@ -133,10 +135,26 @@ struct Live {
     frozen: Arc<Cells>,
     segments: Vec<Arc<RedSegment>>,
     keys: BTreeMap<Arc<str>, KeysOfService>,
+    /// Survives a seal: the other end of a call may come after it.
+    pairing: Pairing,
     hot_bytes: usize,
 }
 
 impl Live {
+    fn record(&mut self, key: Arc<RedKey>, exemplar: Exemplar) {
+        let slot = exemplar.time_ns - exemplar.time_ns % SLOT_NS;
+        let mut added = 0;
+        self.hot
+            .entry((slot, key.clone()))
+            .or_insert_with(|| {
+                let cell = RedCell::new(slot, SLOT_NS, key);
+                added = cell.heap_bytes();
+                cell
+            })
+            .record(exemplar);
+        self.hot_bytes += added;
+    }
+
     fn key(
         &mut self,
         service: &Arc<str>,
@@ -159,6 +177,11 @@ impl Live {
     }
 }
 
+/// Kinds of the protocol (`SpanKind` 0 to 5); others count as unspecified.
+fn known_kind(kind: i32) -> i32 {
+    if (0..=5).contains(&kind) { kind } else { 0 }
+}
+
 impl RedStore {
     pub fn new() -> Self {
         Self::default()
@@ -175,25 +198,25 @@ impl RedStore {
                 .or_insert_with(|| {
                     let service = &batch.resources[span.resource as usize].service_name;
                     let name = &batch.name.values()[code as usize];
-                    live.key(service, name, span.kind, span.status_code)
+                    live.key(service, name, known_kind(span.kind), span.status_code)
                 })
                 .clone();
-            let slot = span.start_ns - span.start_ns % SLOT_NS;
-            let mut added = 0;
-            live.hot
-                .entry((slot, key.clone()))
-                .or_insert_with(|| {
-                    let cell = RedCell::new(slot, SLOT_NS, key);
-                    added = cell.heap_bytes();
-                    cell
-                })
-                .record(Exemplar {
+            live.record(
+                key,
+                Exemplar {
                     trace_id: span.trace_id,
                     span_id: span.span_id,
                     time_ns: span.start_ns,
                     duration_ns: span.duration_ns(),
-                });
-            live.hot_bytes += added;
+                },
+            );
+            for call in live.pairing.observe(batch, span) {
+                let (caller, callee) = (&call.client.service, &call.server.service);
+                let client = live.key(caller, callee, EDGE_CLIENT, call.status());
+                let server = live.key(caller, callee, EDGE_SERVER, call.status());
+                live.record(client, call.client.exemplar);
+                live.record(server, call.server.exemplar);
+            }
         }
     }
 
@@ -213,7 +236,7 @@ impl RedStore {
         cells.extend(frozen.values().filter(|c| fits(c, filter, start_ns, end_ns)).cloned());
         for segment in segments {
             if segment.meta.min_ns <= end_ns && segment.meta.max_ns >= start_ns {
-                segment.read(filter, &mut cells)?;
+                segment.read(|key| filter.fits(key), &mut cells)?;
             }
         }
         cells.retain(|cell| fits(cell, filter, start_ns, end_ns));
@@ -292,7 +315,7 @@ impl SignalStore for RedStore {
             .collect();
         let mut cells = Vec::new();
         for segment in segments {
-            segment.read(&RedFilter::default(), &mut cells)?;
+            segment.read(|_| true, &mut cells)?;
         }
         let level = inputs.iter().map(|meta| meta.level).max().unwrap_or(0) + 1;
         segment::write(dir, segment::roll_up(cells), level)

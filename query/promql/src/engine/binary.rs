@@ -319,7 +319,7 @@ impl Join<'_> {
             let manys = present(self.many, &group.left);
             let mut pairs: Vec<(Option<usize>, Option<usize>)> = Vec::new();
             for &many in &manys {
-                if ones.first().is_some() || self.m.fill_right.is_some() {
+                if !ones.is_empty() || self.m.fill_right.is_some() {
                     pairs.push((Some(many), ones.first().copied()));
                 }
             }

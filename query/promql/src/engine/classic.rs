@@ -88,7 +88,7 @@ pub(crate) fn bucket_quantile(
         return (f64::NAN, repaired);
     }
     let mut rank = q * observations;
-    let at = buckets[..last].partition_point(|b| !(b.count >= rank));
+    let at = buckets[..last].partition_point(|b| b.count < rank);
     let quantile = if at == last {
         buckets[last - 1].upper
     } else if at == 0 && buckets[0].upper <= 0.0 {
@@ -142,7 +142,7 @@ pub(crate) fn bucket_fraction(lower: f64, upper: f64, buckets: &mut Vec<ClassicB
         rank = b.count;
         from = b.upper;
     }
-    let rank_or_all = |rank: Option<f64>| rank.filter(|r| !(*r > count)).unwrap_or(count);
+    let rank_or_all = |rank: Option<f64>| rank.map_or(count, |r| if r > count { count } else { r });
     (rank_or_all(upper_rank) - rank_or_all(lower_rank)) / count
 }
 
@@ -163,6 +163,9 @@ pub(crate) enum Question<'a> {
     /// The fraction between two values per step.
     Fraction { lower: &'a [f64], upper: &'a [f64] },
 }
+
+/// A question, and the name and per-step values of a label that marks its answers.
+pub(crate) type LabeledQuestion<'a> = (Question<'a>, Option<(&'a str, Vec<String>)>);
 
 impl Evaluator<'_> {
     /// Sorts the series of a vector into histograms.
@@ -224,11 +227,11 @@ impl Evaluator<'_> {
 
     /// Asks each histogram of a vector.
     ///
-    /// * `label`: a label to add to the results, for several quantiles at once.
+    /// * `questions`: with a label for the results where several quantiles are asked at once.
     pub(crate) fn ask_histograms(
         &self,
         mut vector: Vector,
-        questions: &[(Question<'_>, Option<(&str, Vec<String>)>)],
+        questions: &[LabeledQuestion<'_>],
         span: Span,
         steps: &Steps,
     ) -> Result<Vec<StepSeries>> {

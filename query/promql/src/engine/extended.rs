@@ -200,7 +200,8 @@ fn histogram_rate(
         (*values[last]).clone()
     };
     let gauge = |h: &Histogram| h.reset_hint == CounterResetHint::Gauge;
-    if !is_counter && !(gauge(&left) && gauge(&right)) {
+    let both_gauges = gauge(&left) && gauge(&right);
+    if !is_counter && !both_gauges {
         notes.add(Note::not_a_gauge(name, span));
     }
     let mut result = HistogramSum::new(&right);

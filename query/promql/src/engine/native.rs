@@ -141,6 +141,6 @@ pub(crate) fn fraction(
             note = Some(Note::fraction_without_nans(name, span));
         }
     }
-    let rank_or_all = |rank: Option<f64>| rank.filter(|r| !(*r > count)).unwrap_or(count);
+    let rank_or_all = |rank: Option<f64>| rank.map_or(count, |r| if r > count { count } else { r });
     ((rank_or_all(upper_rank) - rank_or_all(lower_rank)) / h.count, note)
 }

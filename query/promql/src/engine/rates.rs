@@ -310,7 +310,8 @@ pub(crate) fn last_two(
             if is_rate && (gauge(before) || gauge(after)) {
                 notes.add(Note::not_a_counter(name, span));
             }
-            if !is_rate && !(gauge(before) && gauge(after)) {
+            let both_gauges = gauge(before) && gauge(after);
+            if !is_rate && !both_gauges {
                 notes.add(Note::not_a_gauge(name, span));
             }
             let mut sum = HistogramSum::new(after);

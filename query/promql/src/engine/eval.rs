@@ -20,6 +20,8 @@ pub(crate) struct Evaluator<'a> {
     pub query: QueryRange,
     /// Start positions of the selectors of which only counts and sums are used.
     pub counts_only: HashSet<usize>,
+    /// The samples that each step of the query looks at.
+    counts: RefCell<Vec<u64>>,
     notes: RefCell<Annotations>,
 }
 
@@ -35,18 +37,19 @@ pub(crate) fn without_metadata(labels: &Labels) -> Labels {
     labels.retain(|name| !is_metadata_label(name))
 }
 
-/// Evaluates a query. Gives the value and the notes.
+/// Evaluates a query. Gives the value, the notes, and the samples looked at by time.
 pub(crate) fn evaluate(
     options: &EngineOptions,
     source: &dyn SeriesSource,
     expr: &Expr,
     query: QueryRange,
     budget: &Budget,
-) -> Result<(Evaluated, Annotations)> {
+) -> Result<(Evaluated, Annotations, Vec<(i64, u64)>)> {
     let mut counts_only = HashSet::new();
     find_counts_only(expr, false, &mut counts_only);
     let notes = RefCell::default();
-    let evaluator = Evaluator { options, source, budget, query, counts_only, notes };
+    let counts = RefCell::default();
+    let evaluator = Evaluator { options, source, budget, query, counts_only, counts, notes };
     evaluator.check_durations(expr)?;
     let steps = if query.step_ms == 0 {
         Steps::single(query.start_ms)
@@ -54,11 +57,14 @@ pub(crate) fn evaluate(
         let count = usize::try_from(query.steps()).unwrap_or(usize::MAX);
         Steps { start_ms: query.start_ms, step_ms: query.step_ms, count }
     };
+    *evaluator.counts.borrow_mut() = vec![0; steps.count];
     let mut value = evaluator.eval(expr, &steps)?;
     if options.delayed_name_removal {
         value = evaluator.remove_names(value)?;
     }
-    Ok((value, evaluator.notes.into_inner()))
+    let counts = evaluator.counts.into_inner().into_iter().enumerate();
+    let counts = counts.map(|(step, n)| (steps.time(step), n)).collect();
+    Ok((value, evaluator.notes.into_inner(), counts))
 }
 
 impl Evaluator<'_> {
@@ -71,6 +77,19 @@ impl Evaluator<'_> {
     pub(crate) fn add_notes(&self, notes: Annotations) {
         if !notes.is_empty() {
             self.notes.borrow_mut().merge(notes);
+        }
+    }
+
+    /// Counts samples that steps look at. Inside subqueries nothing is counted: the outer steps look
+    /// at the subquery's own points.
+    pub(crate) fn count_samples(&self, steps: &Steps, counts: &[u64]) {
+        let mut total = self.counts.borrow_mut();
+        let same_start = steps.start_ms == self.query.start_ms;
+        if same_start && total.len() == counts.len() {
+            total.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
+        } else if let (true, [n]) = (same_start, counts) {
+            // Evaluated once for all steps.
+            total.iter_mut().for_each(|sum| *sum += n);
         }
     }
 

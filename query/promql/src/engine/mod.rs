@@ -176,6 +176,8 @@ pub struct Outcome {
     pub evaluation: Duration,
     /// Time spent on sorting the result.
     pub sorting: Duration,
+    /// For each evaluation time (Unix milliseconds) the samples that were looked at.
+    pub samples: Vec<(i64, u64)>,
 }
 
 /// Evaluates queries.
@@ -256,7 +258,7 @@ impl Engine {
         let started = Instant::now();
         budget.check()?;
         // Each level of the tree takes stack, and callers may run on small stacks.
-        let (evaluated, annotations) = std::thread::scope(|scope| {
+        let (evaluated, annotations, samples) = std::thread::scope(|scope| {
             let work = || eval::evaluate(&self.options, source, expr, range, budget);
             let thread = std::thread::Builder::new()
                 .name("promql".to_owned())
@@ -271,7 +273,7 @@ impl Engine {
         let evaluation = started.elapsed();
         let sorting = Instant::now();
         let value = finish::value(evaluated, expr.value_type(), range)?;
-        Ok(Outcome { value, annotations, evaluation, sorting: sorting.elapsed() })
+        Ok(Outcome { value, annotations, evaluation, sorting: sorting.elapsed(), samples })
     }
 }
 

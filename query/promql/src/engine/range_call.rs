@@ -70,6 +70,9 @@ struct Ranges {
     _held: Option<Held>,
 }
 
+/// The values of a series, and notes about them.
+type Column = (Points, Annotations);
+
 /// Why a window function stopped the query.
 type WindowResult = std::result::Result<Option<SampleValue>, String>;
 
@@ -181,18 +184,16 @@ impl Evaluator<'_> {
         let run = Run { name, ranges, context, steps, lookback };
         let use_starts = self.options.start_timestamps
             && matches!(name, "rate" | "irate" | "increase" | "resets");
-        let column = |series: &Series| -> Result<(Points, Annotations)> {
-            self.budget.check()?;
-            run.column(series, use_starts).or_else(|message| self.fail(message))
-        };
+        let mut counts = vec![0; steps.count];
         let samples: usize = ranges.series.iter().map(|s| s.series.len() + steps.count).sum();
         let threads = self.options.threads.min(ranges.series.len());
-        let results: Vec<(Points, Annotations)> = if threads < 2 || samples < PARALLEL_SAMPLES {
-            ranges.series.iter().map(|s| column(&s.series)).collect::<Result<_>>()?
+        let shared = Shared { budget: self.budget, run: &run, use_starts };
+        let results = if threads < 2 || samples < PARALLEL_SAMPLES {
+            shared.all(&ranges.series, &mut counts)?
         } else {
-            let shared = Shared { budget: self.budget, run: &run, use_starts };
-            shared.in_parallel(&ranges.series, threads)?
+            shared.in_parallel(&ranges.series, threads, &mut counts)?
         };
+        self.count_samples(steps, &counts);
         let mut columns = Vec::with_capacity(results.len());
         for (points, notes) in results {
             self.add_notes(notes);
@@ -263,29 +264,43 @@ struct Shared<'a> {
 }
 
 impl Shared<'_> {
+    /// One column per series. Adds the window samples of each step to `counts`.
+    fn all(&self, series: &[RangeSeries], counts: &mut [u64]) -> Result<Vec<Column>> {
+        series
+            .iter()
+            .map(|s| {
+                self.budget.check()?;
+                self.run
+                    .column(&s.series, self.use_starts, counts)
+                    .map_err(crate::engine::QueryError::Execution)
+            })
+            .collect()
+    }
+
     fn in_parallel(
         &self,
         series: &[RangeSeries],
         threads: usize,
-    ) -> Result<Vec<(Points, Annotations)>> {
+        counts: &mut [u64],
+    ) -> Result<Vec<Column>> {
         let chunk = series.len().div_ceil(threads);
-        let work = |part: &[RangeSeries]| -> Result<Vec<(Points, Annotations)>> {
-            part.iter()
-                .map(|s| {
-                    self.budget.check()?;
-                    self.run
-                        .column(&s.series, self.use_starts)
-                        .map_err(crate::engine::QueryError::Execution)
-                })
-                .collect()
+        let steps = counts.len();
+        let work = |part: &[RangeSeries]| -> Result<(Vec<Column>, Vec<u64>)> {
+            let mut counts = vec![0; steps];
+            Ok((self.all(part, &mut counts)?, counts))
         };
+        let work = &work;
         std::thread::scope(|scope| {
             let handles: Vec<_> =
                 series.chunks(chunk).map(|part| scope.spawn(move || work(part))).collect();
             let mut out = Vec::with_capacity(series.len());
             for handle in handles {
                 match handle.join() {
-                    Ok(part) => out.extend(part?),
+                    Ok(part) => {
+                        let (columns, of_part) = part?;
+                        out.extend(columns);
+                        counts.iter_mut().zip(of_part).for_each(|(sum, n)| *sum += n);
+                    }
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
             }
@@ -308,7 +323,8 @@ impl Run<'_> {
         &self,
         series: &Series,
         use_starts: bool,
-    ) -> std::result::Result<(Points, Annotations), String> {
+        counts: &mut [u64],
+    ) -> std::result::Result<Column, String> {
         let mut notes = Annotations::default();
         let mut points = Points::absent(self.steps.count);
         let (floats, histograms) = (&series.floats, &series.histograms);
@@ -337,6 +353,7 @@ impl Run<'_> {
             if f.0 == f.1 && h.0 == h.1 {
                 continue;
             }
+            counts[step] += (f.1 - f.0 + h.1 - h.0) as u64;
             let from = resets.partition_point(|(i, _)| *i <= f.0);
             let to = resets.partition_point(|(i, _)| *i < f.1);
             let window = Window {

@@ -146,6 +146,7 @@ impl Evaluator<'_> {
         }
         let loaded = self.load(v, steps, looks, (lookback, 0), SelectHints::default())?;
         let mut out = Vec::with_capacity(loaded.series.len());
+        let mut counts = vec![0; steps.count];
         for (i, series) in loaded.series.iter().enumerate() {
             if i % 256 == 0 {
                 self.budget.check()?;
@@ -153,14 +154,16 @@ impl Evaluator<'_> {
             let mut lookup = Lookup::new(series, lookback);
             let mut points = Points::absent(steps.count);
             for step in 0..steps.count {
-                match lookup.at(looks.from_step(steps.time(step))).map(|f| f.value) {
-                    Some(FoundValue::Float(f)) => points.floats[step] = f,
-                    Some(FoundValue::Histogram(h)) => points.set_histogram(step, h.clone()),
-                    None => {}
+                let Some(found) = lookup.at(looks.from_step(steps.time(step))) else { continue };
+                counts[step] += 1;
+                match found.value {
+                    FoundValue::Float(f) => points.floats[step] = f,
+                    FoundValue::Histogram(h) => points.set_histogram(step, h.clone()),
                 }
             }
             out.push(StepSeries { labels: series.labels.clone(), drop_name: false, points });
         }
+        self.count_samples(steps, &counts);
         Ok(Vector::new(out, steps, self.budget)?)
     }
 

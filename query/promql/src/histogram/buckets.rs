@@ -123,7 +123,7 @@ impl Histogram {
 
     /// All buckets in ascending order. Bounds that reach into the zero bucket are cut at its
     /// threshold.
-    pub(crate) fn all_buckets(&self) -> impl DoubleEndedIterator<Item = BoundedBucket> + '_ {
+    pub fn all_buckets(&self) -> impl DoubleEndedIterator<Item = BoundedBucket> + '_ {
         let threshold = self.zero_threshold;
         let custom = self.uses_custom_buckets();
         let negative = self.negative_buckets().rev().map(move |mut b| {

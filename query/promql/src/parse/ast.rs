@@ -142,8 +142,12 @@ impl DurationExpr {
             DurationExpr::Step(s)
             | DurationExpr::Range(s)
             | DurationExpr::Of { span: s, .. }
-            | DurationExpr::Negate(_, s)
-            | DurationExpr::Paren(_, s) => *s,
+            | DurationExpr::Negate(_, s) => *s,
+            // As Prometheus has it: only a lone number gets the parentheses' position.
+            DurationExpr::Paren(e, s) => match **e {
+                DurationExpr::Number(_) => *s,
+                _ => e.span(),
+            },
             DurationExpr::Binary { args, .. } => args.0.span().to(args.1.span()),
         }
     }

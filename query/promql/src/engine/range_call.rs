@@ -181,7 +181,10 @@ impl Evaluator<'_> {
         steps: &Steps,
     ) -> Result<Vec<Points>> {
         let lookback = self.lookback_ms();
-        let run = Run { name, ranges, context, steps, lookback };
+        let Some(function) = Function::from_name(name) else {
+            return self.fail(format!("unknown range function {name}"));
+        };
+        let run = Run { function, ranges, context, steps, lookback };
         let use_starts = self.options.start_timestamps
             && matches!(name, "rate" | "irate" | "increase" | "resets");
         let mut counts = vec![0; steps.count];
@@ -311,7 +314,7 @@ impl Shared<'_> {
 
 /// One call over all its series.
 struct Run<'a> {
-    name: &'a str,
+    function: Function,
     ranges: &'a Ranges,
     context: &'a RangeContext<'a>,
     steps: &'a Steps,
@@ -330,7 +333,8 @@ impl Run<'_> {
         let (floats, histograms) = (&series.floats, &series.histograms);
         let starts = if use_starts { &floats.starts[..] } else { &[] };
         let h_starts = if use_starts { &histograms.starts[..] } else { &[] };
-        let counter = matches!(self.name, "rate" | "increase") && starts.is_empty();
+        let counter =
+            matches!(self.function, Function::Rate | Function::Increase) && starts.is_empty();
         let resets: Vec<(usize, f64)> = if counter {
             let pairs = floats.values.windows(2).enumerate();
             pairs.filter(|(_, w)| w[1] < w[0]).map(|(i, w)| (i + 1, w[0])).collect()
@@ -377,42 +381,108 @@ impl Run<'_> {
     }
 
     fn apply(&self, w: &Window<'_>, step: usize, notes: &mut Annotations) -> WindowResult {
+        use Function as F;
         let context = self.context;
         let scalar = |i: usize| context.scalars[i][step];
         let extended = context.extend != Extend::No;
-        Ok(match self.name {
-            "rate" if extended => extended_rate(w, context, notes, true, true),
-            "increase" if extended => extended_rate(w, context, notes, true, false),
-            "delta" if extended => extended_rate(w, context, notes, false, false),
-            "rate" => rates::extrapolated(w, context, notes, true, true),
-            "increase" => rates::extrapolated(w, context, notes, true, false),
-            "delta" => rates::extrapolated(w, context, notes, false, false),
-            "irate" => rates::last_two(w, context, notes, true),
-            "idelta" => rates::last_two(w, context, notes, false),
-            "resets" => over::resets(w, context),
-            "changes" => over::changes(w, context),
-            "deriv" => over::deriv(w, context, notes),
-            "predict_linear" => over::predict_linear(w, context, notes, scalar(0)),
-            "avg_over_time" => over::avg(w, context, notes),
-            "sum_over_time" => over::sum(w, context, notes),
-            "min_over_time" => over::extreme(w, context, notes, false, false),
-            "max_over_time" => over::extreme(w, context, notes, true, false),
-            "ts_of_min_over_time" => over::extreme(w, context, notes, false, true),
-            "ts_of_max_over_time" => over::extreme(w, context, notes, true, true),
-            "ts_of_first_over_time" => over::time_of_first(w),
-            "ts_of_last_over_time" => over::time_of_last(w),
-            "first_over_time" => over::first(w),
-            "last_over_time" => over::last(w),
-            "count_over_time" => over::count(w),
-            "present_over_time" | "absent_over_time" => Some(SampleValue::Float(1.0)),
-            "stddev_over_time" => over::variance(w, context, notes, true),
-            "stdvar_over_time" => over::variance(w, context, notes, false),
-            "quantile_over_time" => over::quantile(w, context, notes, scalar(0)),
-            "mad_over_time" => over::mad(w, context, notes),
-            "double_exponential_smoothing" => {
+        Ok(match self.function {
+            F::Rate if extended => extended_rate(w, context, notes, true, true),
+            F::Increase if extended => extended_rate(w, context, notes, true, false),
+            F::Delta if extended => extended_rate(w, context, notes, false, false),
+            F::Rate => rates::extrapolated(w, context, notes, true, true),
+            F::Increase => rates::extrapolated(w, context, notes, true, false),
+            F::Delta => rates::extrapolated(w, context, notes, false, false),
+            F::Irate => rates::last_two(w, context, notes, true),
+            F::Idelta => rates::last_two(w, context, notes, false),
+            F::Resets => over::resets(w, context),
+            F::Changes => over::changes(w, context),
+            F::Deriv => over::deriv(w, context, notes),
+            F::PredictLinear => over::predict_linear(w, context, notes, scalar(0)),
+            F::Avg => over::avg(w, context, notes),
+            F::Sum => over::sum(w, context, notes),
+            F::Min => over::extreme(w, context, notes, false, false),
+            F::Max => over::extreme(w, context, notes, true, false),
+            F::TimeOfMin => over::extreme(w, context, notes, false, true),
+            F::TimeOfMax => over::extreme(w, context, notes, true, true),
+            F::TimeOfFirst => over::time_of_first(w),
+            F::TimeOfLast => over::time_of_last(w),
+            F::First => over::first(w),
+            F::Last => over::last(w),
+            F::Count => over::count(w),
+            F::Present => Some(SampleValue::Float(1.0)),
+            F::Stddev => over::variance(w, context, notes, true),
+            F::Stdvar => over::variance(w, context, notes, false),
+            F::Quantile => over::quantile(w, context, notes, scalar(0)),
+            F::Mad => over::mad(w, context, notes),
+            F::Smoothing => {
                 return over::smoothing(w, context, notes, scalar(0), scalar(1));
             }
-            other => return Err(format!("unknown range function {other}")),
+        })
+    }
+}
+
+/// The functions of range vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Function {
+    Rate,
+    Increase,
+    Delta,
+    Irate,
+    Idelta,
+    Resets,
+    Changes,
+    Deriv,
+    PredictLinear,
+    Avg,
+    Sum,
+    Min,
+    Max,
+    TimeOfMin,
+    TimeOfMax,
+    TimeOfFirst,
+    TimeOfLast,
+    First,
+    Last,
+    Count,
+    Present,
+    Stddev,
+    Stdvar,
+    Quantile,
+    Mad,
+    Smoothing,
+}
+
+impl Function {
+    fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "rate" => Function::Rate,
+            "increase" => Function::Increase,
+            "delta" => Function::Delta,
+            "irate" => Function::Irate,
+            "idelta" => Function::Idelta,
+            "resets" => Function::Resets,
+            "changes" => Function::Changes,
+            "deriv" => Function::Deriv,
+            "predict_linear" => Function::PredictLinear,
+            "avg_over_time" => Function::Avg,
+            "sum_over_time" => Function::Sum,
+            "min_over_time" => Function::Min,
+            "max_over_time" => Function::Max,
+            "ts_of_min_over_time" => Function::TimeOfMin,
+            "ts_of_max_over_time" => Function::TimeOfMax,
+            "ts_of_first_over_time" => Function::TimeOfFirst,
+            "ts_of_last_over_time" => Function::TimeOfLast,
+            "first_over_time" => Function::First,
+            "last_over_time" => Function::Last,
+            "count_over_time" => Function::Count,
+            // What is absent is found afterwards, from where something is present.
+            "present_over_time" | "absent_over_time" => Function::Present,
+            "stddev_over_time" => Function::Stddev,
+            "stdvar_over_time" => Function::Stdvar,
+            "quantile_over_time" => Function::Quantile,
+            "mad_over_time" => Function::Mad,
+            "double_exponential_smoothing" => Function::Smoothing,
+            _ => return None,
         })
     }
 }

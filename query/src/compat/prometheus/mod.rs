@@ -21,7 +21,7 @@ use std::time::SystemTime;
 use axum::Router;
 use axum::routing::get;
 use tokio::sync::Semaphore;
-use trefoil_promql::{Engine, EngineOptions, Limits, SeriesSource};
+use trefoil_promql::{EngineOptions, Limits, SeriesSource};
 
 /// What the endpoints share. Clones share it, too.
 #[derive(Clone)]
@@ -77,20 +77,16 @@ impl PrometheusApi {
             flags: config.flags,
         }))
     }
-
-    fn engine(&self) -> Engine {
-        Engine::new(self.0.engine.clone())
-    }
 }
 
 /// All routes, to be nested under `/prometheus`: `/api/v1/…`, `/federate`, `/-/healthy`, `/-/ready`.
 pub fn router(api: PrometheusApi) -> Router {
     Router::new()
-        .nest("/api/v1", api_router(api.clone()))
         .route("/federate", get(federate::federate))
         .route("/-/healthy", get(|| async { "Trefoil is Healthy.\n" }))
         .route("/-/ready", get(|| async { "Trefoil is Ready.\n" }))
-        .with_state(api)
+        .with_state(api.clone())
+        .nest("/api/v1", api_router(api))
 }
 
 /// The routes below `/api/v1`, for the alias at the root.

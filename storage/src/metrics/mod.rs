@@ -7,11 +7,14 @@ mod batch;
 mod index;
 pub mod naming;
 mod native;
+mod points;
 mod segment;
 mod select;
 mod series;
 mod store;
 pub mod table;
+#[cfg(test)]
+mod tests;
 
 pub use batch::{
     ExponentialPoint, FamilyMetadata, HistogramPoint, HistogramTotals, MetricBatch, MetricDesc,

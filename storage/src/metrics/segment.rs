@@ -1,32 +1,25 @@
 //! Sealed points: `<id>.parquet`, sorted by series and time, and `<id>.series.parquet`, the series table.
 //!
-//! A point is one row whatever its kind: numbers and explicit histograms in typed columns, the other kinds as JSON
-//! text in `detail`. The series table gives each series' rows, so a selector reads only those.
+//! The columns of the points are in `points`. The series table gives each series' rows, so a selector reads only those.
 
-use super::batch::{
-    FamilyMetadata, HistogramPoint, HistogramTotals, MetricDesc, MetricExemplar, MetricKind,
-    PointValue,
-};
+use super::batch::{FamilyMetadata, MetricDesc};
 use super::index::LabelIndex;
 use super::naming::Naming;
-use super::native::floats;
+use super::points::{self, Order, SeriesPoints, Wanted};
 use super::series::SeriesMeta;
 use super::store::{HotTable, StoredPoint, kind_from_name};
 use crate::attributes;
-use crate::columnar::{self, ParquetFile, arrow_error};
+use crate::columnar::{self, KEYS_TEXT, KeyTypes, ParquetFile, arrow_error};
 use crate::resource::{Interner, Resource, Scope};
 use crate::segment::{SegmentDir, SegmentMeta, partition_of};
 use crate::signal::Signal;
-use crate::spans::records::{hex, unhex};
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Array, ListArray,
-    ListBuilder, PrimitiveBuilder, RecordBatch, StringArray, TimestampNanosecondArray,
-    UInt64Builder,
+    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, ListBuilder, PrimitiveBuilder,
+    RecordBatch, StringArray, TimestampNanosecondArray,
 };
-use arrow::datatypes::{Float64Type, Int32Type, Int64Type, TimestampNanosecondType, UInt64Type};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType, UInt64Type};
 use parquet::file::properties::WriterProperties;
 use rustc_hash::FxHashMap;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
@@ -37,25 +30,6 @@ pub const SERIES: &str = "series.parquet";
 
 /// Key in the series table's file metadata: family metadata as a JSON list.
 const FAMILIES: &str = "trefoil.families";
-
-/// Point columns that reading needs.
-const POINT_COLUMNS: [&str; 15] = [
-    "series",
-    "time",
-    "start_time",
-    "flags",
-    "value",
-    "value_int",
-    "total",
-    "count",
-    "sum",
-    "min",
-    "max",
-    "bucket_counts",
-    "totals",
-    "detail",
-    "exemplars",
-];
 
 /// Writes a table as segments, one per time partition of the points.
 pub fn write(dir: &SegmentDir, table: &HotTable, level: u32) -> io::Result<Vec<SegmentMeta>> {
@@ -99,11 +73,14 @@ fn write_partition(
         row += points.len() as u64;
     }
     let id = dir.allocate_id();
-    let points = point_batch(&order)?;
-    let mut properties = columnar::properties();
-    for column in ["time", "start_time", "count", "value_int"] {
-        properties = columnar::delta(properties, column);
+    let mut keys = KeyTypes::default();
+    for (meta, _) in &order {
+        keys.add_list(&meta.attributes);
+        keys.add_list(&meta.metric.resource.attributes);
     }
+    let properties = columnar::properties();
+    let properties = columnar::with_text(properties, vec![(KEYS_TEXT, keys.to_text())]);
+    let (points, properties) = points::encode(&order, properties)?;
     let file = dir.create(Signal::Metrics, partition_ns, id, "parquet")?;
     let points_file = columnar::write(file, &[points], properties.build())?;
     let series = series_batch(&order, &starts)?;
@@ -138,179 +115,13 @@ fn time_array(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
     Arc::new(array.with_timezone("UTC"))
 }
 
-type Order<'a> = [(&'a Arc<SeriesMeta>, Vec<&'a StoredPoint>)];
-
-fn point_batch(order: &Order<'_>) -> io::Result<RecordBatch> {
-    let points = || order.iter().flat_map(|(_, points)| points.iter().copied());
-    let series: Int32Array = order
-        .iter()
-        .enumerate()
-        .flat_map(|(number, (_, points))| points.iter().map(move |_| number as i32))
-        .collect();
-    let floats = |value: &dyn Fn(&StoredPoint) -> Option<f64>| -> ArrayRef {
-        Arc::new(points().map(value).collect::<Float64Array>())
-    };
-    let ints = |value: &dyn Fn(&StoredPoint) -> Option<i64>| -> ArrayRef {
-        Arc::new(points().map(value).collect::<Int64Array>())
-    };
-    let histogram =
-        |point: &StoredPoint, value: fn(&HistogramPoint) -> Option<f64>| match &point.value {
-            PointValue::Histogram(h) => value(h),
-            _ => None,
-        };
-    let mut counts = ListBuilder::new(UInt64Builder::new());
-    let mut details = Vec::new();
-    let mut totals = Vec::new();
-    let mut exemplars = Vec::new();
-    for point in points() {
-        match &point.value {
-            PointValue::Histogram(h) => {
-                counts.values().append_slice(&h.counts);
-                counts.append(true);
-            }
-            _ => counts.append(false),
-        }
-        details.push(match &point.value {
-            PointValue::Exponential(p) => Some(serde_json::to_string(p)?),
-            PointValue::Summary(p) => Some(serde_json::to_string(p)?),
-            PointValue::Native(p) => Some(serde_json::to_string(p)?),
-            _ => None,
-        });
-        totals.push(match &point.value {
-            PointValue::Histogram(h) => h.totals.as_ref().map(|t| totals_text(t)),
-            _ => None,
-        });
-        exemplars.push(exemplars_text(&point.exemplars)?);
-    }
-    let columns: Vec<(&str, ArrayRef)> = vec![
-        ("series", Arc::new(series)),
-        ("time", time_array(points().map(|p| Some(p.time_ns)))),
-        ("start_time", time_array(points().map(|p| (p.start_ns > 0).then_some(p.start_ns)))),
-        ("flags", Arc::new(points().map(|p| p.flags as i32).collect::<Int32Array>())),
-        (
-            "value",
-            floats(&|p| match p.value {
-                PointValue::Double(v) => Some(v),
-                _ => None,
-            }),
-        ),
-        (
-            "value_int",
-            ints(&|p| match p.value {
-                PointValue::Int(v) => Some(v),
-                _ => None,
-            }),
-        ),
-        ("total", floats(&|p| p.total)),
-        (
-            "count",
-            ints(&|p| match &p.value {
-                PointValue::Histogram(h) => Some(h.count as i64),
-                _ => None,
-            }),
-        ),
-        ("sum", floats(&|p| histogram(p, |h| h.sum))),
-        ("min", floats(&|p| histogram(p, |h| h.min))),
-        ("max", floats(&|p| histogram(p, |h| h.max))),
-        ("bucket_counts", Arc::new(counts.finish())),
-        ("totals", Arc::new(StringArray::from(totals))),
-        ("detail", Arc::new(StringArray::from(details))),
-        ("exemplars", Arc::new(StringArray::from(exemplars))),
-    ];
-    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, a)| (n, a, true)))
-        .map_err(arrow_error)
-}
-
-/// `count sum-bits count,count,…`.
-fn totals_text(totals: &HistogramTotals) -> String {
-    let counts: Vec<String> = totals.counts.iter().map(u64::to_string).collect();
-    format!("{} {:016x} {}", totals.count, totals.sum.to_bits(), counts.join(","))
-}
-
-fn totals_from(text: &str) -> Option<HistogramTotals> {
-    let mut parts = text.splitn(3, ' ');
-    Some(HistogramTotals {
-        count: parts.next()?.parse().ok()?,
-        sum: f64::from_bits(u64::from_str_radix(parts.next()?, 16).ok()?),
-        counts: parts.next()?.split(',').filter_map(|count| count.parse().ok()).collect(),
-    })
-}
-
-/// Exemplars on disk: IDs as hex, attributes as stored JSON.
-#[derive(Serialize, Deserialize)]
-struct StoredExemplar {
-    time_unix_nano: u64,
-    #[serde(with = "super::native::float")]
-    value: f64,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    is_int: bool,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    trace_id: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    span_id: String,
-    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
-    attributes: serde_json::Map<String, serde_json::Value>,
-}
-
-/// Exemplars as a JSON list, `None` when there are none.
-pub(super) fn exemplars_text(exemplars: &[MetricExemplar]) -> io::Result<Option<String>> {
-    if exemplars.is_empty() {
-        return Ok(None);
-    }
-    let stored: Vec<StoredExemplar> = exemplars
-        .iter()
-        .map(|e| StoredExemplar {
-            time_unix_nano: e.time_ns,
-            value: e.value,
-            is_int: e.is_int,
-            trace_id: hex(&e.trace_id),
-            span_id: hex(&e.span_id),
-            attributes: match attributes::stored_json_object(&e.attributes) {
-                serde_json::Value::Object(object) => object,
-                _ => serde_json::Map::new(),
-            },
-        })
-        .collect();
-    Ok(Some(serde_json::to_string(&stored)?))
-}
-
-fn exemplars_from(text: &str) -> Vec<MetricExemplar> {
-    let stored: Vec<StoredExemplar> = serde_json::from_str(text).unwrap_or_default();
-    stored
-        .into_iter()
-        .map(|e| {
-            let mut list = Vec::new();
-            attributes::put_stored_json_object(&mut list, &e.attributes);
-            MetricExemplar {
-                time_ns: e.time_unix_nano,
-                value: e.value,
-                is_int: e.is_int,
-                trace_id: unhex(&e.trace_id),
-                span_id: unhex(&e.span_id),
-                attributes: list,
-            }
-        })
-        .collect()
-}
-
-/// Bounds of a series' histograms as JSON text.
-#[derive(Serialize, Deserialize)]
-struct Bounds(#[serde(with = "floats")] Vec<f64>);
-
 fn series_batch(order: &Order<'_>, starts: &[u64]) -> io::Result<RecordBatch> {
     let metas = || order.iter().map(|(meta, _)| *meta);
     let texts = |value: &dyn Fn(&SeriesMeta) -> Option<String>| -> ArrayRef {
         Arc::new(metas().map(|meta| value(meta)).collect::<StringArray>())
     };
-    let bounds: Vec<Option<String>> = order
-        .iter()
-        .map(|(_, points)| {
-            points.iter().find_map(|point| match &point.value {
-                PointValue::Histogram(h) => serde_json::to_string(&Bounds(h.bounds.to_vec())).ok(),
-                _ => None,
-            })
-        })
-        .collect();
+    let bounds: Vec<Option<String>> =
+        order.iter().map(|(_, points)| points::first_bounds(points)).collect();
     let time_of = |at: fn(&[&StoredPoint]) -> Option<u64>| {
         time_array(order.iter().map(|(_, points)| at(points)))
     };
@@ -479,9 +290,7 @@ impl MetricSegment {
                 } else {
                     bounds_of
                         .entry(bounds.value(row).to_owned())
-                        .or_insert_with_key(|t| {
-                            serde_json::from_str::<Bounds>(t).map_or(Arc::from([]), |b| b.0.into())
-                        })
+                        .or_insert_with_key(|text| points::bounds_from(text))
                         .clone()
                 };
                 table.index.push(&meta);
@@ -499,9 +308,9 @@ impl MetricSegment {
     }
 
     /// The points of some series (ascending numbers), each in time order.
-    pub fn read(&self, numbers: &[u32]) -> io::Result<Vec<(Arc<SeriesMeta>, Vec<StoredPoint>)>> {
+    pub(super) fn read(&self, numbers: &[u32], wanted: Wanted) -> io::Result<SeriesPoints> {
         let table = self.table()?;
-        let mut out: Vec<(Arc<SeriesMeta>, Vec<StoredPoint>)> = Vec::with_capacity(numbers.len());
+        let mut out: SeriesPoints = Vec::with_capacity(numbers.len());
         let mut ranges: Vec<Range<usize>> = Vec::new();
         for number in numbers {
             let series = &table.series[*number as usize];
@@ -513,101 +322,25 @@ impl MetricSegment {
         }
         let slot_of: FxHashMap<i32, usize> =
             numbers.iter().enumerate().map(|(slot, number)| (*number as i32, slot)).collect();
-        for batch in self.points.read(&POINT_COLUMNS, Some(&ranges))? {
+        let columns = points::columns(wanted);
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        for batch in self.points.read(&columns, Some(&ranges))? {
             let batch = batch.map_err(arrow_error)?;
-            read_points(&batch, table, &slot_of, &mut out)?;
+            points::decode(&batch, table, &slot_of, &mut out)?;
         }
         Ok(out)
     }
 
     /// Everything, for compaction and SQL.
-    pub fn read_all(&self) -> io::Result<Vec<(Arc<SeriesMeta>, Vec<StoredPoint>)>> {
+    pub(super) fn read_all(&self) -> io::Result<SeriesPoints> {
         let all: Vec<u32> = (0..self.table()?.series.len() as u32).collect();
-        self.read(&all)
+        self.read(&all, Wanted::ALL)
     }
-}
 
-fn read_points(
-    batch: &RecordBatch,
-    table: &SeriesTable,
-    slot_of: &FxHashMap<i32, usize>,
-    out: &mut [(Arc<SeriesMeta>, Vec<StoredPoint>)],
-) -> io::Result<()> {
-    let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let column =
-        |name: &str| batch.column_by_name(name).ok_or_else(|| damaged("point column is missing"));
-    let series = column("series")?.as_primitive::<Int32Type>();
-    let times = column("time")?.as_primitive::<TimestampNanosecondType>();
-    let starts = column("start_time")?.as_primitive::<TimestampNanosecondType>();
-    let flags = column("flags")?.as_primitive::<Int32Type>();
-    let values = column("value")?.as_primitive::<Float64Type>();
-    let ints = column("value_int")?.as_primitive::<Int64Type>();
-    let totals = column("total")?.as_primitive::<Float64Type>();
-    let counts = column("count")?.as_primitive::<Int64Type>();
-    let (sums, mins, maxs) = (column("sum")?, column("min")?, column("max")?);
-    let (sums, mins, maxs) = (
-        sums.as_primitive::<Float64Type>(),
-        mins.as_primitive::<Float64Type>(),
-        maxs.as_primitive::<Float64Type>(),
-    );
-    let buckets: &ListArray = column("bucket_counts")?.as_list();
-    let histogram_totals = column("totals")?.as_string::<i32>();
-    let details = column("detail")?.as_string::<i32>();
-    let exemplars = column("exemplars")?.as_string::<i32>();
-    let float = |array: &Float64Array, row: usize| array.is_valid(row).then(|| array.value(row));
-    for row in 0..batch.num_rows() {
-        let number = series.value(row);
-        let Some(&slot) = slot_of.get(&number) else { continue };
-        let sealed = table
-            .series
-            .get(number as usize)
-            .ok_or_else(|| damaged("a point of a series that is not in the table"))?;
-        let value = if values.is_valid(row) {
-            PointValue::Double(values.value(row))
-        } else if ints.is_valid(row) {
-            PointValue::Int(ints.value(row))
-        } else if counts.is_valid(row) {
-            let list = buckets.value(row);
-            PointValue::Histogram(Box::new(HistogramPoint {
-                count: counts.value(row) as u64,
-                sum: float(sums, row),
-                min: float(mins, row),
-                max: float(maxs, row),
-                bounds: sealed.bounds.clone(),
-                counts: list.as_primitive::<UInt64Type>().values().to_vec(),
-                totals: histogram_totals
-                    .is_valid(row)
-                    .then(|| totals_from(histogram_totals.value(row)).map(Box::new))
-                    .flatten(),
-            }))
-        } else if details.is_valid(row) {
-            let text = details.value(row);
-            match sealed.meta.metric.kind {
-                MetricKind::ExponentialHistogram => {
-                    PointValue::Exponential(Box::new(serde_json::from_str(text)?))
-                }
-                MetricKind::Summary => PointValue::Summary(Box::new(serde_json::from_str(text)?)),
-                _ => PointValue::Native(Box::new(serde_json::from_str(text)?)),
-            }
-        } else if exemplars.is_valid(row) {
-            PointValue::Missing
-        } else {
-            return Err(damaged("a point without a value"));
-        };
-        out[slot].1.push(StoredPoint {
-            time_ns: times.value(row) as u64,
-            start_ns: if starts.is_valid(row) { starts.value(row) as u64 } else { 0 },
-            flags: flags.value(row) as u32,
-            value,
-            total: float(totals, row),
-            exemplars: if exemplars.is_valid(row) {
-                exemplars_from(exemplars.value(row))
-            } else {
-                Vec::new()
-            },
-        });
+    /// Keys of the attributes and resources of its series.
+    pub(super) fn key_types(&self) -> KeyTypes {
+        self.points.key_types()
     }
-    Ok(())
 }
 
 /// For tables: a list column of counts.

@@ -1,9 +1,12 @@
 //! Points as Prometheus sees them: selectors, derived series, metadata, exemplars.
 
-use super::batch::{FamilyMetadata, MetricExemplar, MetricKind, NO_RECORDED_VALUE, PointValue};
+use super::batch::{
+    FamilyMetadata, MetricDesc, MetricExemplar, MetricKind, NO_RECORDED_VALUE, PointValue,
+};
 use super::index::is_derived;
 use super::naming::{self, float_label};
 use super::native::{NativeHistogram, STALE_BITS};
+use super::points::Wanted;
 use super::series::{Label, Part, SeriesMeta};
 use super::store::{MetricStore, StoredPoint};
 use crate::resource::Resource;
@@ -113,23 +116,30 @@ impl MetricStore {
         labels_only: bool,
     ) -> io::Result<Vec<PromSeries>> {
         let mut out = Gathering::default();
-        self.visit(matchers, start_ms, end_ms, labels_only, &mut |meta, points| {
-            derive(meta, points, matchers, start_ms, end_ms, labels_only, &mut out);
+        let read = if labels_only { Read::Labels } else { Read::Samples };
+        self.visit(matchers, start_ms, end_ms, read, &mut |meta, bounds, points| {
+            if labels_only {
+                derive_labels(meta, bounds, points, matchers, &mut out);
+            } else {
+                derive(meta, points, matchers, start_ms, end_ms, &mut out);
+            }
         })?;
         self.target_info(matchers, start_ms, end_ms, &mut out)?;
         Ok(if labels_only { out.series } else { out.finish() })
     }
 
-    /// Calls `visit` with the points of every series that may pass.
+    /// Calls `visit` with the bounds and points of every series that may pass. Of sealed series whose labels alone are
+    /// read, points come only where labels stand in them.
     fn visit(
         &self,
         matchers: &Matchers<'_>,
         start_ms: i64,
         end_ms: i64,
-        labels_only: bool,
-        visit: &mut dyn FnMut(&Arc<SeriesMeta>, &[StoredPoint]),
+        read: Read,
+        visit: &mut dyn FnMut(&Arc<SeriesMeta>, &[f64], &[StoredPoint]),
     ) -> io::Result<()> {
         let (start_ns, end_ns) = range_ns(start_ms, end_ms);
+        let within = |p: &StoredPoint| p.time_ns >= start_ns && p.time_ns <= end_ns;
         let (frozen, segments) = self.sealed();
         for segment in &segments {
             if segment.meta.min_ns > end_ns || segment.meta.max_ns < start_ns {
@@ -141,20 +151,31 @@ impl MetricStore {
                 let series = &table.series[*number as usize];
                 series.min_ns <= end_ns && series.max_ns >= start_ns
             });
-            if labels_only {
-                for number in found {
-                    visit(&table.series[number as usize].meta, &[]);
-                }
-            } else if !found.is_empty() {
-                for (meta, points) in segment.read(&found)? {
-                    visit(&meta, &points);
-                }
+            if read == Read::Labels {
+                let series = |number: &u32| &table.series[*number as usize];
+                found.retain(|number| {
+                    let series = series(number);
+                    let summary = series.meta.metric.kind == MetricKind::Summary;
+                    if !summary {
+                        visit(&series.meta, &series.bounds, &[]);
+                    }
+                    summary
+                });
+            }
+            if found.is_empty() {
+                continue;
+            }
+            let metas = found.iter().map(|number| &table.series[*number as usize].meta);
+            for (meta, points) in segment.read(&found, read.wanted(metas, matchers))? {
+                visit(&meta, &[], &points);
             }
         }
         if let Some(table) = frozen {
             for number in table.index.find(matchers) {
                 let series = &table.series[number as usize];
-                visit(&series.meta, &series.points);
+                if series.points.iter().any(within) {
+                    visit(&series.meta, &[], &series.points);
+                }
             }
         }
         // Copied out under the lock as shared pointers, read without it.
@@ -163,7 +184,9 @@ impl MetricStore {
             numbers.iter().map(|n| table.series[*n as usize].clone()).collect::<Vec<_>>()
         });
         for series in hot {
-            visit(&series.meta, &series.points);
+            if series.points.iter().any(within) {
+                visit(&series.meta, &[], &series.points);
+            }
         }
         Ok(())
     }
@@ -356,7 +379,7 @@ impl MetricStore {
     ) -> io::Result<Vec<PromExemplars>> {
         let (start_ns, end_ns) = range_ns(start_ms, end_ms);
         let mut found: BTreeMap<Vec<Label>, Vec<MetricExemplar>> = BTreeMap::new();
-        self.visit(matchers, start_ms, end_ms, false, &mut |meta, points| {
+        self.visit(matchers, start_ms, end_ms, Read::Exemplars, &mut |meta, _, points| {
             for point in points {
                 for exemplar in &point.exemplars {
                     if exemplar.time_ns < start_ns || exemplar.time_ns > end_ns {
@@ -372,9 +395,10 @@ impl MetricStore {
         Ok(found
             .into_iter()
             .map(|(labels, mut exemplars)| {
-                exemplars.sort_by_key(|e| e.time_ns);
+                let key = |e: &MetricExemplar| (e.time_ns, e.trace_id.clone(), e.value.to_bits());
+                exemplars.sort_by_cached_key(key);
                 // Cumulative senders repeat an exemplar with every export.
-                exemplars.dedup();
+                exemplars.dedup_by(|a, b| key(a) == key(b) && a.attributes == b.attributes);
                 PromExemplars { labels, exemplars }
             })
             .collect())
@@ -389,7 +413,8 @@ impl MetricStore {
     ) -> io::Result<Vec<PromExemplars>> {
         let mut found: BTreeMap<Vec<Label>, Vec<MetricExemplar>> = BTreeMap::new();
         let to_ms = |ns: u64| i64::try_from(ns / 1_000_000).unwrap_or(i64::MAX);
-        self.visit(&[], to_ms(start_ns), to_ms(end_ns), false, &mut |meta, points| {
+        let (start_ms, end_ms) = (to_ms(start_ns), to_ms(end_ns));
+        self.visit(&[], start_ms, end_ms, Read::Exemplars, &mut |meta, _, points| {
             for point in points {
                 for exemplar in point.exemplars.iter().filter(|e| e.trace_id == trace_id) {
                     let of_series =
@@ -453,6 +478,126 @@ fn passes(matchers: &Matchers<'_>, labels: &[Label]) -> bool {
     })
 }
 
+/// What a visit is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    Labels,
+    Samples,
+    Exemplars,
+}
+
+impl Read {
+    /// What must be read of the points of some series for this.
+    fn wanted<'a>(
+        self,
+        metas: impl Iterator<Item = &'a Arc<SeriesMeta>>,
+        matchers: &Matchers<'_>,
+    ) -> Wanted {
+        let mut wanted = Wanted::default();
+        if self == Read::Exemplars {
+            // The bounds say on which bucket an exemplar shows.
+            return Wanted { exemplars: true, buckets: true, ..wanted };
+        }
+        let names: Vec<_> = matchers.iter().filter(|m| m.name() == "__name__").collect();
+        let mut last: Option<*const MetricDesc> = None;
+        for meta in metas {
+            if last.replace(Arc::as_ptr(&meta.metric)) == Some(Arc::as_ptr(&meta.metric)) {
+                continue;
+            }
+            for (name, part) in meta.names() {
+                if !names.iter().all(|matcher| matcher.matches(&name)) {
+                    continue;
+                }
+                match (part, meta.metric.kind) {
+                    (Part::Bucket, _) => wanted.buckets = true,
+                    (_, MetricKind::Histogram) => wanted.histograms = true,
+                    (_, MetricKind::Gauge | MetricKind::Sum) => wanted.numbers = true,
+                    (_, MetricKind::Prometheus) => {
+                        (wanted.numbers, wanted.details) = (true, true);
+                    }
+                    (_, MetricKind::Summary | MetricKind::ExponentialHistogram) => {
+                        wanted.details = true;
+                    }
+                }
+            }
+        }
+        wanted
+    }
+}
+
+/// Whether the labels of a series pass but for those that only its parts have.
+fn base_passes(meta: &SeriesMeta, matchers: &Matchers<'_>) -> bool {
+    matchers.iter().filter(|m| m.name() != "__name__" && !is_derived(m.name())).all(|m| {
+        let at = meta.labels.binary_search_by(|(name, _)| (**name).cmp(m.name()));
+        m.matches(at.map_or("", |at| &meta.labels[at].1))
+    })
+}
+
+/// Parts of a series whose name passes.
+fn parts(meta: &SeriesMeta, matchers: &Matchers<'_>) -> Vec<(String, Part)> {
+    let mut names = meta.names();
+    names.retain(|(name, _)| {
+        matchers.iter().filter(|m| m.name() == "__name__").all(|matcher| matcher.matches(name))
+    });
+    names
+}
+
+/// Adds the label sets of one OTLP series that pass, without samples.
+///
+/// * `bounds`: of its histograms, where there are no points to take them from.
+fn derive_labels(
+    meta: &SeriesMeta,
+    bounds: &[f64],
+    points: &[StoredPoint],
+    matchers: &Matchers<'_>,
+    out: &mut Gathering,
+) {
+    if !base_passes(meta, matchers) {
+        return;
+    }
+    for (name, part) in parts(meta, matchers) {
+        let mut values: BTreeSet<String> = BTreeSet::new();
+        let label = match part {
+            Part::Bucket => {
+                let of_points = points.iter().filter_map(|point| match &point.value {
+                    PointValue::Histogram(h) => Some(&*h.bounds),
+                    _ => None,
+                });
+                let mut seen: Option<&[f64]> = None;
+                for bounds in of_points.chain([bounds]) {
+                    if seen.replace(bounds) != Some(bounds) {
+                        values.extend(bounds.iter().map(|bound| float_label(*bound)));
+                    }
+                }
+                values.insert(float_label(f64::INFINITY));
+                Some("le")
+            }
+            Part::Quantile => {
+                for point in points {
+                    if let PointValue::Summary(summary) = &point.value {
+                        let quantiles = summary.quantiles.iter();
+                        values.extend(quantiles.map(|quantile| float_label(quantile.quantile)));
+                    }
+                }
+                Some("quantile")
+            }
+            Part::Whole | Part::Count | Part::Sum => None,
+        };
+        let sets = match label {
+            Some(label) => values
+                .iter()
+                .map(|value| with_labels(&meta.labels, &name, Some((label, value))))
+                .collect(),
+            None => vec![with_labels(&meta.labels, &name, None)],
+        };
+        for labels in sets {
+            if passes(matchers, &labels) {
+                out.slot(labels);
+            }
+        }
+    }
+}
+
 /// Adds the Prometheus series of one OTLP series that pass.
 fn derive(
     meta: &SeriesMeta,
@@ -460,28 +605,17 @@ fn derive(
     matchers: &Matchers<'_>,
     start_ms: i64,
     end_ms: i64,
-    labels_only: bool,
     out: &mut Gathering,
 ) {
-    let names: Vec<&&dyn LabelMatcher> =
-        matchers.iter().filter(|m| m.name() == "__name__").collect();
     // The base labels pass once for all parts; only derived labels differ.
-    let base =
-        matchers.iter().filter(|m| m.name() != "__name__" && !is_derived(m.name())).all(|m| {
-            let at = meta.labels.binary_search_by(|(name, _)| (**name).cmp(m.name()));
-            m.matches(at.map_or("", |at| &meta.labels[at].1))
-        });
-    if !base {
+    if !base_passes(meta, matchers) {
         return;
     }
     let in_range = |point: &&StoredPoint| {
         let time_ms = (point.time_ns / 1_000_000) as i64;
         time_ms >= start_ms && time_ms <= end_ms
     };
-    for (name, part) in meta.names() {
-        if !names.iter().all(|matcher| matcher.matches(&name)) {
-            continue;
-        }
+    for (name, part) in parts(meta, matchers) {
         match part {
             Part::Bucket => buckets(meta, points, &name, matchers, &in_range, out),
             Part::Quantile => quantiles(meta, points, &name, matchers, &in_range, out),
@@ -491,9 +625,6 @@ fn derive(
                     continue;
                 }
                 let series = out.slot(labels);
-                if labels_only {
-                    continue;
-                }
                 for point in points.iter().filter(in_range) {
                     let time_ms = (point.time_ns / 1_000_000) as i64;
                     match sample(point, part) {
@@ -597,13 +728,6 @@ fn buckets<'a>(
                 below as f64
             };
             out.series[*slot].floats.push((time_ms, value));
-        }
-    }
-    if points.is_empty() {
-        // Labels only: the bounds stand in the points, so the family is listed by its last bucket.
-        let labels = with_labels(&meta.labels, name, Some(("le", "+Inf")));
-        if passes(matchers, &labels) {
-            out.slot(labels);
         }
     }
 }

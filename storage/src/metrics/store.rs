@@ -277,7 +277,10 @@ impl SignalStore for MetricStore {
         let mut failed = Vec::new();
         for meta in metas {
             match self.open_one(dir, meta) {
-                Ok(segment) => self.live.write().segments.push(segment),
+                Ok(segment) => {
+                    self.keys.write().merge(&segment.key_types());
+                    self.live.write().segments.push(segment);
+                }
                 Err(error) => failed.push((meta.clone(), error)),
             }
         }

@@ -1,7 +1,8 @@
 //! Points as a table, the way OTLP sent them: one row per point, histograms in columns of their own.
 
 use super::batch::{ExponentialPoint, HistogramPoint, PointValue, SummaryPoint, json_floats};
-use super::segment::{count_list, exemplars_text};
+use super::points::exemplars_text;
+use super::segment::count_list;
 use super::series::SeriesMeta;
 use super::store::{MetricSnapshot, StoredPoint};
 use crate::attributes;

@@ -9,8 +9,11 @@ use std::time::Instant;
 use trefoil_api::status::{Account, SegmentTotals, Status};
 use trefoil_collector::decode::DecodeLimits;
 use trefoil_collector::decoder::FrameDecoder;
+use trefoil_promql::EngineOptions;
+use trefoil_query::compat::prometheus::{PrometheusApi, PrometheusConfig};
 use trefoil_query::exec::sql::SqlLimits;
 use trefoil_query::http::QueryState;
+use trefoil_query::promql_source::PromSource;
 use trefoil_storage::Stores;
 use trefoil_storage::resource::Interner;
 use trefoil_storage::store::Store;
@@ -49,10 +52,31 @@ pub fn open(config: &Config) -> anyhow::Result<Rooms> {
         ..SqlLimits::default()
     };
     let (of_status, started, facts) = (store.clone(), Instant::now(), config.clone());
-    let state = QueryState::new(stores, limits, move || status(&of_status, &facts, started))
-        .context("setting up the query engine")?;
-    let api = trefoil_query::http::router(Arc::new(state));
+    let state =
+        QueryState::new(stores.clone(), limits, move || status(&of_status, &facts, started))
+            .context("setting up the query engine")?;
+    let prometheus = PrometheusApi::new(
+        Arc::new(PromSource::new(stores.metrics.clone(), stores.red.clone())),
+        PrometheusConfig {
+            engine: if config.promql_experimental {
+                EngineOptions::experimental()
+            } else {
+                EngineOptions::default()
+            },
+            retention: retention_text(config.retention),
+            ..PrometheusConfig::default()
+        },
+    );
+    let api = trefoil_query::http::router(Arc::new(state))
+        .nest("/prometheus", trefoil_query::compat::prometheus::router(prometheus));
     Ok(Rooms { store, api })
+}
+
+fn retention_text(retention: Retention) -> String {
+    match retention {
+        Retention::For(age) => humantime::format_duration(age).to_string(),
+        Retention::Unlimited => "unlimited".to_owned(),
+    }
 }
 
 /// What `/api/status` says.
@@ -82,10 +106,7 @@ fn status(store: &Store, config: &Config, started: Instant) -> Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ready: true,
         uptime_seconds: started.elapsed().as_secs_f64(),
-        retention: match config.retention {
-            Retention::For(age) => humantime::format_duration(age).to_string(),
-            Retention::Unlimited => "unlimited".to_owned(),
-        },
+        retention: retention_text(config.retention),
         memory_limit_bytes: config.memory_limit_bytes,
         ledger: ledger.collect(),
         segments: segments.collect(),

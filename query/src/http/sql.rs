@@ -149,7 +149,7 @@ type Encode = fn(Part<'_>) -> Result<Vec<u8>, arrow::error::ArrowError>;
 enum Part<'a> {
     Start(&'a SchemaRef),
     Batch(&'a RecordBatch),
-    End(&'a SchemaRef),
+    End,
 }
 
 async fn stream(
@@ -180,7 +180,7 @@ async fn stream(
                 }
             }
         }
-        yield encode(Part::End(&schema)).map_err(std::io::Error::other);
+        yield encode(Part::End).map_err(std::io::Error::other);
     };
     Ok(([(header::CONTENT_TYPE, content_type)], Body::from_stream(body)).into_response())
 }
@@ -198,7 +198,7 @@ fn encode_csv(part: Part<'_>) -> Result<Vec<u8>, arrow::error::ArrowError> {
     let (batch, header) = match part {
         Part::Start(schema) => (RecordBatch::new_empty(schema.clone()), true),
         Part::Batch(batch) => (batch.clone(), false),
-        Part::End(_) => return Ok(out),
+        Part::End => return Ok(out),
     };
     // Nested columns have no CSV form: as text.
     let columns: Vec<(String, ArrayRef)> = batch
@@ -248,6 +248,6 @@ fn encode_arrow(part: Part<'_>) -> Result<Vec<u8>, arrow::error::ArrowError> {
             Ok(out.split_off(schema_bytes(&batch.schema())?.len()))
         }
         // End-of-stream marker: continuation and a zero length.
-        Part::End(_) => Ok(vec![0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]),
+        Part::End => Ok(vec![0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]),
     }
 }

@@ -390,7 +390,7 @@ impl<'a> Parser<'a> {
             return Err(self.error_at(start, "the range is not closed", hint));
         }
         self.count_term(start)?;
-        let mut bound = |value: Option<String>, inclusive| {
+        let bound = |value: Option<String>, inclusive| {
             value.map(|value| self.bound(field, value, inclusive, start)).transpose()
         };
         let (low, high) = (bound(low, low_inclusive)?, bound(high, high_inclusive)?);

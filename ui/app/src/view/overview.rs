@@ -3,12 +3,12 @@
 use super::{bounds_query, set_title};
 use crate::client::{Load, load};
 use crate::url::use_range;
-use crate::widgets::ServiceLink;
 use crate::widgets::spark::Spark;
 use crate::widgets::states::{SendData, show};
+use crate::widgets::{Chip, ServiceLink};
 use leptos::prelude::*;
 use trefoil_api::services::{Percentile, ServiceEdge, ServiceList, ServiceMap, ServiceRow};
-use ui_core::format::{count, duration, hue, percent, rate};
+use ui_core::format::{count, duration, percent, rate};
 use ui_core::health::{Health, health};
 use ui_core::map::layout;
 
@@ -156,37 +156,38 @@ fn Map(edges: Vec<ServiceEdge>, query: String) -> impl IntoView {
             })
         })
         .collect_view();
+    // HTML links over the drawing: an `a` made apart from its `svg` would not belong to it.
     let boxes = nodes
         .iter()
         .filter_map(|node| {
             let (x, y) = place(&node.name)?;
             let href = format!("/service/{}?{query}", crate::url::encode(&node.name));
-            let name = node.name.clone();
-            let short: String = if name.chars().count() > 18 {
-                name.chars().take(17).chain(['…']).collect()
-            } else {
-                name.clone()
-            };
-            let (label, fill) = (format!("Service {name}"), format!("hsl({} 62% 58%)", hue(&name)));
-            Some(view! {
-                <a href=href aria-label=label>
-                    <rect class="node" x=x y=y width=NODE_WIDTH height=NODE_HEIGHT rx="8"/>
-                    <circle cx=x + 16 cy=y + NODE_HEIGHT / 2 r="5" fill=fill/>
-                    <text x=x + 28 y=y + NODE_HEIGHT / 2 + 4>{short}</text>
-                    <title>{name}</title>
-                </a>
-            })
+            let (name, title) = (node.name.clone(), node.name.clone());
+            Some(
+                view! {
+                    <a
+                        class="node" href=href title=title
+                        style:left=format!("{x}px") style:top=format!("{y}px")
+                    >
+                        <Chip name=name.clone()/>
+                        <span>{name}</span>
+                    </a>
+                }
+                .into_any(),
+            )
         })
-        .collect_view();
+        .collect::<Vec<AnyView>>();
     let (width, height) = (columns * COLUMN, deepest * ROW + 10);
     view! {
         <section aria-labelledby="map-title">
             <h2 id="map-title">"Service map"</h2>
             <div class="scroll">
-                <svg class="map" viewBox=format!("0 0 {width} {height}") width=width height=height role="group">
-                    {lines}
+                <div class="map" style:width=format!("{width}px") style:height=format!("{height}px")>
+                    <svg viewBox=format!("0 0 {width} {height}") width=width height=height aria-hidden="true">
+                        {lines}
+                    </svg>
                     {boxes}
-                </svg>
+                </div>
             </div>
         </section>
     }

@@ -1,6 +1,8 @@
 //! Settings of a store, already parsed; defaults carry the sum that produced them.
 
+use crate::disk::{self, Disk, Space};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Debug, Clone)]
@@ -8,7 +10,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Age at which data is dropped; `None` keeps it for ever.
     pub retention: Option<Duration>,
-    /// Total bytes of segments above which the oldest are dropped; `None` is no limit.
+    /// Bytes of the whole data directory above which the oldest segments are dropped; `None` is no limit.
     pub retention_bytes: Option<u64>,
     /// Budget for hot rows, requests in flight and caches, bytes.
     pub memory_limit: u64,
@@ -18,8 +20,10 @@ pub struct Config {
     pub seal_age: Duration,
     /// Bytes of write-ahead log after which hot rows are sealed; bounds the time of replay.
     pub seal_wal_bytes: u64,
-    /// Free bytes on the disk below which ingest is refused until space returns.
+    /// Free bytes on the disk below which ingest is refused until space returns; see [`Config::reserve`].
     pub disk_reserve: u64,
+    /// Where changes of files go.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Config {
@@ -36,7 +40,18 @@ impl Config {
             seal_wal_bytes: 48 << 20,
             // One seal of the largest hot tier must still fit.
             disk_reserve: 256 << 20,
+            disk: disk::local(),
         }
+    }
+
+    /// The reserve on a disk of this size: never more than a tenth of it, so that small disks can be used at all.
+    pub fn reserve(&self, space: Space) -> u64 {
+        self.disk_reserve.min(space.total / 10)
+    }
+
+    /// Requests remembered at most: an entry takes about 130 bytes, all together a sixteenth of the budget.
+    pub fn dedup_entries_max(&self) -> usize {
+        ((self.memory_limit / 16 / 130) as usize).clamp(10_000, 2_000_000)
     }
 
     /// Hot bytes at which a seal starts: an eighth of the budget, since sealing needs a copy of it in columns.

@@ -1,22 +1,56 @@
 //! A retry is not a duplicate: content hashes of recent requests with the answers they got.
 //!
-//! The window is rebuilt at start from the file saved with the manifest and the frames replayed after it.
+//! The window is rebuilt at start from the file saved with the manifest, which holds what lies before the manifest's
+//! log position, and the frames replayed after it. A saved window never speaks of later frames: replay would take
+//! them for repeats of themselves.
 
 use crate::store::Ack;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Entries kept at most, whatever the window: 16 + ~80 bytes each.
-const ENTRIES_MAX: usize = 200_000;
+/// First words of a saved window; a checksum of the rest follows.
+const HEADER: &str = "trefoil-dedup 1";
 
 #[derive(Debug)]
 enum Entry {
     /// The first request with this content is on its way; twins wait for its end.
     InFlight(watch::Receiver<bool>),
-    Done(Ack),
+    Done(Remembered),
+}
+
+/// A stored request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// Unix ns.
+    pub arrival_ns: u64,
+    /// Log position after its frame.
+    pub end: u64,
+    pub accepted: u64,
+    pub rejected: u64,
+    pub reason: Option<Box<str>>,
+}
+
+impl Remembered {
+    pub fn new(arrival_ns: u64, end: u64, ack: &Ack) -> Self {
+        let Ack { accepted, rejected, ref reason, .. } = *ack;
+        Self { arrival_ns, end, accepted, rejected, reason: reason.as_deref().map(Box::from) }
+    }
+
+    /// The answer that it got.
+    pub fn ack(&self) -> Ack {
+        Ack {
+            accepted: self.accepted,
+            rejected: self.rejected,
+            reason: self.reason.as_deref().map(str::to_owned),
+            duplicate: false,
+        }
+    }
 }
 
 /// What to do with a request.
@@ -31,7 +65,7 @@ pub enum Admission {
 
 /// Held by the first request; dropped unsettled it lets a twin try.
 pub struct Ticket {
-    window: std::sync::Arc<Window>,
+    window: Arc<Window>,
     hash: u128,
     _done: watch::Sender<bool>,
     settled: bool,
@@ -41,6 +75,7 @@ pub struct Ticket {
 #[derive(Debug)]
 pub struct Window {
     length_ns: u64,
+    entries_max: usize,
     state: Mutex<State>,
 }
 
@@ -49,38 +84,53 @@ struct State {
     entries: FxHashMap<u128, Entry>,
     /// (arrival ns, hash) in order of settling.
     order: VecDeque<(u64, u128)>,
+    /// Entries dropped for room before their time.
+    crowded_out: u64,
 }
 
 impl Window {
-    pub fn new(length: Duration) -> Self {
-        Self { length_ns: length.as_nanos() as u64, state: Mutex::default() }
+    /// * `entries_max`: kept at most, whatever the window; about 130 bytes each.
+    pub fn new(length: Duration, entries_max: usize) -> Self {
+        let length_ns = length.as_nanos().try_into().unwrap_or(u64::MAX);
+        Self { length_ns, entries_max, state: Mutex::default() }
     }
 
-    pub fn admit(self: &std::sync::Arc<Self>, hash: u128, now_ns: u64) -> Admission {
+    /// Looks a request up and, if it is new, enters it as on its way.
+    pub fn admit(self: &Arc<Self>, hash: u128, arrival_ns: u64) -> Admission {
         let mut state = self.state.lock();
-        state.forget(now_ns.saturating_sub(self.length_ns));
+        state.forget(arrival_ns.saturating_sub(self.length_ns));
         match state.entries.get(&hash) {
-            Some(Entry::Done(ack)) => return Admission::Duplicate(ack.clone()),
+            Some(Entry::Done(first)) if self.covers(first, arrival_ns) => {
+                return Admission::Duplicate(first.ack());
+            }
             Some(Entry::InFlight(twin)) => return Admission::Wait(twin.clone()),
-            None => {}
+            _ => {}
         }
         let (done, waiting) = watch::channel(false);
         state.entries.insert(hash, Entry::InFlight(waiting));
         Admission::Fresh(Ticket { window: self.clone(), hash, _done: done, settled: false })
     }
 
-    /// Remembers a request as stored (replay).
-    pub fn remember(&self, hash: u128, arrival_ns: u64, ack: Ack) {
-        let mut state = self.state.lock();
-        state.entries.insert(hash, Entry::Done(ack));
-        state.order.push_back((arrival_ns, hash));
-        if state.order.len() > ENTRIES_MAX {
-            state.forget_oldest();
-        }
+    fn covers(&self, first: &Remembered, arrival_ns: u64) -> bool {
+        first.arrival_ns.saturating_add(self.length_ns) >= arrival_ns
     }
 
-    pub fn contains(&self, hash: u128) -> bool {
-        self.state.lock().entries.contains_key(&hash)
+    /// Whether a frame read back repeats a remembered one: asked with the time at which it came in, so that the answer
+    /// is the one it got then.
+    pub fn repeats(&self, hash: u128, arrival_ns: u64) -> bool {
+        let state = self.state.lock();
+        matches!(state.entries.get(&hash), Some(Entry::Done(first)) if self.covers(first, arrival_ns))
+    }
+
+    /// Enters a request as stored.
+    pub fn remember(&self, hash: u128, request: Remembered) {
+        let mut state = self.state.lock();
+        state.order.push_back((request.arrival_ns, hash));
+        state.entries.insert(hash, Entry::Done(request));
+        if state.order.len() > self.entries_max {
+            state.crowded_out += 1;
+            state.forget_oldest();
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -91,40 +141,80 @@ impl Window {
         self.len() == 0
     }
 
-    /// All settled entries as lines `hash arrival accepted rejected reason-as-JSON`.
-    pub fn save(&self) -> String {
-        let state = self.state.lock();
-        let mut out = String::with_capacity(state.order.len() * 64);
-        for (arrival_ns, hash) in &state.order {
-            if let Some(Entry::Done(ack)) = state.entries.get(hash) {
-                let reason = serde_json::json!(ack.reason);
-                out.push_str(&format!(
-                    "{hash:032x} {arrival_ns} {} {} {reason}\n",
-                    ack.accepted, ack.rejected
-                ));
-            }
-        }
-        out
+    /// Requests forgotten before their time because there were too many.
+    pub fn crowded_out(&self) -> u64 {
+        self.state.lock().crowded_out
     }
 
-    /// Takes in what [`save`](Self::save) wrote; unreadable lines are left out.
-    pub fn load(&self, saved: &str) {
-        for line in saved.lines() {
-            let mut parts = line.splitn(5, ' ');
-            let mut next = || parts.next();
-            let parsed = (|| {
-                let hash = u128::from_str_radix(next()?, 16).ok()?;
-                let arrival_ns = next()?.parse().ok()?;
-                let accepted = next()?.parse().ok()?;
-                let rejected = next()?.parse().ok()?;
-                let reason = serde_json::from_str(next()?).ok()?;
-                Some((hash, arrival_ns, Ack { accepted, rejected, reason, duplicate: false }))
-            })();
-            if let Some((hash, arrival_ns, ack)) = parsed {
-                self.remember(hash, arrival_ns, ack);
+    /// The requests whose frames end at or before `position`: a header, then lines `hash arrival end accepted rejected
+    /// reason-as-JSON`.
+    pub fn save(&self, position: u64) -> String {
+        let mut body = String::new();
+        let state = self.state.lock();
+        for (arrival_ns, hash) in &state.order {
+            if let Some(Entry::Done(first)) = state.entries.get(hash)
+                && first.arrival_ns == *arrival_ns
+                && first.end <= position
+            {
+                let Remembered { end, accepted, rejected, reason, .. } = first;
+                let reason = serde_json::json!(reason);
+                // Writing to a string can't fail.
+                let _ =
+                    writeln!(body, "{hash:032x} {arrival_ns} {end} {accepted} {rejected} {reason}");
             }
         }
+        drop(state);
+        format!("{HEADER} {:08x}\n{body}", crc32fast::hash(body.as_bytes()))
     }
+
+    /// Takes in what [`save`](Self::save) wrote, but nothing whose frame ends after `position`. Returns how many
+    /// entries there were.
+    ///
+    /// # Errors
+    /// `InvalidData` when the checksum does not hold; readable lines are taken in all the same, since each one saves
+    /// a sender from a duplicate.
+    pub fn load(&self, saved: &[u8], position: u64) -> io::Result<usize> {
+        let (lines, whole) = parse(saved);
+        let mut entries = 0;
+        for (hash, request) in lines {
+            entries += 1;
+            if request.end <= position {
+                self.remember(hash, request);
+            }
+        }
+        whole.map(|()| entries)
+    }
+}
+
+/// Checks a saved window's checksum and that each of its lines can be read.
+pub fn check(saved: &[u8]) -> io::Result<usize> {
+    let (lines, whole) = parse(saved);
+    whole.map(|()| lines.count())
+}
+
+fn parse(saved: &[u8]) -> (impl Iterator<Item = (u128, Remembered)>, io::Result<()>) {
+    let text = String::from_utf8_lossy(saved).into_owned();
+    let (header, body) = text.split_once('\n').unwrap_or((&text, ""));
+    let crc = header.strip_prefix(HEADER).and_then(|crc| u32::from_str_radix(crc.trim(), 16).ok());
+    let lines: Vec<_> = body.lines().map(parse_line).collect();
+    let whole = crc == Some(crc32fast::hash(body.as_bytes())) && lines.iter().all(Option::is_some);
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "checksum does not match");
+    (lines.into_iter().flatten(), whole.then_some(()).ok_or_else(damaged))
+}
+
+fn parse_line(line: &str) -> Option<(u128, Remembered)> {
+    let mut parts = line.splitn(6, ' ');
+    let mut next = || parts.next();
+    Some((
+        u128::from_str_radix(next()?, 16).ok()?,
+        Remembered {
+            arrival_ns: next()?.parse().ok()?,
+            end: next()?.parse().ok()?,
+            accepted: next()?.parse().ok()?,
+            rejected: next()?.parse().ok()?,
+            reason: serde_json::from_str(next()?).ok()?,
+        },
+    ))
 }
 
 impl State {
@@ -135,8 +225,8 @@ impl State {
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((_, hash)) = self.order.pop_front()
-            && matches!(self.entries.get(&hash), Some(Entry::Done(_)))
+        if let Some((arrival_ns, hash)) = self.order.pop_front()
+            && matches!(self.entries.get(&hash), Some(Entry::Done(r)) if r.arrival_ns == arrival_ns)
         {
             self.entries.remove(&hash);
         }
@@ -144,10 +234,10 @@ impl State {
 }
 
 impl Ticket {
-    /// The request is durable and visible: twins get `ack` from now on.
-    pub fn settle(mut self, arrival_ns: u64, ack: Ack) {
+    /// The request is durable and visible: twins get its answer from now on.
+    pub fn settle(mut self, request: Remembered) {
         self.settled = true;
-        self.window.remember(self.hash, arrival_ns, ack);
+        self.window.remember(self.hash, request);
     }
 }
 
@@ -162,10 +252,15 @@ impl Drop for Ticket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
-    fn ack(accepted: u64) -> Ack {
-        Ack { accepted, rejected: 1, reason: Some("a \"b\"\n".into()), duplicate: false }
+    fn request(arrival_ns: u64, end: u64) -> Remembered {
+        let reason = Some("a \"b\"\n".into());
+        let ack = Ack { accepted: 5, rejected: 1, reason, duplicate: false };
+        Remembered::new(arrival_ns, end, &ack)
+    }
+
+    fn window(length_ns: u64) -> Arc<Window> {
+        Arc::new(Window::new(Duration::from_nanos(length_ns), 100))
     }
 
     fn fresh(window: &Arc<Window>, hash: u128, now_ns: u64) -> Ticket {
@@ -175,17 +270,24 @@ mod tests {
         }
     }
 
+    fn duplicate(window: &Arc<Window>, hash: u128, now_ns: u64) -> Ack {
+        match window.admit(hash, now_ns) {
+            Admission::Duplicate(ack) => ack,
+            _ => panic!("no duplicate"),
+        }
+    }
+
     #[test]
     fn a_settled_request_is_a_duplicate_until_the_window_has_passed() {
-        let window = Arc::new(Window::new(Duration::from_nanos(100)));
-        fresh(&window, 1, 1000).settle(1000, ack(5));
-        assert!(matches!(window.admit(1, 1100), Admission::Duplicate(a) if a == ack(5)));
+        let window = window(100);
+        fresh(&window, 1, 1000).settle(request(1000, 9));
+        assert_eq!(duplicate(&window, 1, 1100), request(1000, 9).ack());
         assert!(matches!(window.admit(1, 1101), Admission::Fresh(_)));
     }
 
     #[test]
     fn an_unsettled_ticket_lets_a_twin_try() {
-        let window = Arc::new(Window::new(Duration::from_secs(1)));
+        let window = window(100);
         let ticket = fresh(&window, 1, 0);
         assert!(matches!(window.admit(1, 0), Admission::Wait(_)));
         drop(ticket);
@@ -193,12 +295,58 @@ mod tests {
     }
 
     #[test]
-    fn the_window_survives_saving_and_loading() {
-        let window = Arc::new(Window::new(Duration::from_secs(1)));
-        fresh(&window, 7, 0).settle(0, ack(3));
-        let other = Arc::new(Window::new(Duration::from_secs(1)));
-        other.load(&(window.save() + "garbage\n"));
-        assert!(matches!(other.admit(7, 0), Admission::Duplicate(a) if a == ack(3)));
-        assert_eq!(other.len(), 1);
+    fn the_window_survives_saving_and_loading_up_to_a_position() {
+        let window = window(100);
+        fresh(&window, 7, 0).settle(request(0, 50));
+        fresh(&window, 8, 0).settle(request(0, 51));
+        let again = self::window(100);
+        assert_eq!(again.load(window.save(50).as_bytes(), 50).unwrap(), 1);
+        assert_eq!(duplicate(&again, 7, 0), request(0, 50).ack());
+        assert!(!again.repeats(8, 0), "its frame is replayed");
+        let earlier = self::window(100);
+        assert_eq!(earlier.load(window.save(51).as_bytes(), 50).unwrap(), 2);
+        assert!(earlier.repeats(7, 0) && !earlier.repeats(8, 0));
+    }
+
+    #[test]
+    fn a_damaged_file_is_told_and_its_readable_lines_still_count() {
+        let window = window(100);
+        for hash in 1..4 {
+            fresh(&window, hash, 0).settle(request(0, 1));
+        }
+        let good = window.save(1).into_bytes();
+        assert_eq!(check(&good).unwrap(), 3);
+        for at in 0..good.len() {
+            let mut damaged = good.clone();
+            damaged[at] ^= 1;
+            assert!(check(&damaged).is_err(), "flip at {at}");
+            let again = self::window(100);
+            assert!(again.load(&damaged, 1).is_err());
+            // A lost line break takes two lines with it.
+            assert!(!again.is_empty(), "flip at {at}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_ran_ahead_does_not_make_others_be_forgotten_or_kept_for_ever() {
+        let window = window(100);
+        fresh(&window, 1, 9_000).settle(request(9_000, 1));
+        fresh(&window, 2, 1_000).settle(request(1_000, 2));
+        assert_eq!(duplicate(&window, 2, 1_100).accepted, 5);
+        // Its line stands behind one from the future, yet it has had its time.
+        fresh(&window, 2, 1_101).settle(request(1_101, 3));
+        assert_eq!(duplicate(&window, 2, 1_150).accepted, 5);
+        assert_eq!(duplicate(&window, 1, 9_050).accepted, 5);
+    }
+
+    #[test]
+    fn beyond_its_size_the_window_forgets_the_oldest_and_says_so() {
+        let window = Arc::new(Window::new(Duration::from_secs(1), 3));
+        for hash in 0..5 {
+            fresh(&window, hash, 0).settle(request(0, 1));
+        }
+        assert_eq!((window.len(), window.crowded_out()), (3, 2));
+        assert!(matches!(window.admit(0, 0), Admission::Fresh(_)));
+        assert_eq!(duplicate(&window, 4, 0).accepted, 5);
     }
 }

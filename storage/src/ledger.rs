@@ -16,7 +16,7 @@ pub struct Account {
     pub rejected: u64,
     /// Dropped by retention.
     pub expired: u64,
-    /// Dropped on request.
+    /// Dropped on request, or in a merge that found the same sample twice.
     pub deleted: u64,
     /// In files set aside as damaged.
     pub quarantined: u64,

@@ -4,17 +4,24 @@
 //! OTLP only through the [`signal::Decoder`] it is opened with.
 
 pub mod attributes;
+pub mod budget;
+pub mod check;
 pub mod columnar;
 pub mod columns;
+mod commit;
+mod compact;
 pub mod config;
 pub mod dedup;
+pub mod disk;
 pub mod ledger;
 pub mod logs;
-pub mod maintain;
 pub mod manifest;
 pub mod metrics;
+mod open;
 pub mod red;
 pub mod resource;
+mod retention;
+mod seal;
 pub mod segment;
 pub mod signal;
 pub mod spans;

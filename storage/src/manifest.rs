@@ -1,14 +1,15 @@
 //! The manifest: which segments live, and up to which position of the write-ahead log they hold everything.
 //!
-//! `manifest/<generation>.json`, first line `trefoil-manifest <format> <crc32 of the rest, hex>`. Replacing it is the
-//! commit point of seal, compaction and retention. The previous generation stays, with all it needs, so that a
-//! damaged newest one loses nothing.
+//! `manifest/<generation>.json`, first line `trefoil-manifest <format> <crc32, hex>`; the checksum covers the format
+//! number and the rest of the file. Replacing it is the commit point of seal, compaction and retention. The previous
+//! generation stays, with all it needs, so that a damaged newest one loses nothing.
 
+use crate::disk::{self, Disk};
 use crate::ledger::Ledger;
 use crate::segment::SegmentMeta;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Version of the data directory's format; a newer one is refused, not guessed at.
@@ -20,9 +21,24 @@ pub struct Manifest {
     /// All frames that end at or before this position are in the segments below.
     pub wal_position: u64,
     pub next_segment_id: u64,
+    /// Generation under whose number the window of recent requests as of `wal_position` is saved.
+    pub window_generation: u64,
     /// As of `wal_position`, plus retention and deletion up to this generation.
     pub ledger: Ledger,
     pub segments: Vec<SegmentMeta>,
+    /// What was set aside as damaged, so that it is told also after a restart.
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// A segment that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    pub file: String,
+    pub reason: String,
+    /// Times that the segment covered, Unix ns, and its records.
+    pub min_ns: u64,
+    pub max_ns: u64,
+    pub rows: u64,
 }
 
 impl Default for Manifest {
@@ -31,8 +47,10 @@ impl Default for Manifest {
             generation: 0,
             wal_position: 0,
             next_segment_id: 1,
+            window_generation: 0,
             ledger: Ledger::default(),
             segments: Vec::new(),
+            quarantined: Vec::new(),
         }
     }
 }
@@ -79,23 +97,54 @@ pub fn load(dir: &Path) -> io::Result<Loaded> {
     Ok(loaded)
 }
 
-/// Writes a generation durably, then deletes all but it and the one before.
-pub fn commit(dir: &Path, manifest: &Manifest) -> io::Result<()> {
+/// A generation that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("manifest generation {generation} could not be written")]
+pub struct CommitError {
+    pub generation: u64,
+    /// It may stand there all the same after a crash: what it names must stay.
+    pub may_stand: bool,
+    pub source: io::Error,
+}
+
+/// Writes a generation durably. Nothing is deleted; see [`forget`].
+pub fn commit(disk: &dyn Disk, dir: &Path, manifest: &Manifest) -> Result<(), CommitError> {
+    let path = dir.join(format!("{:016}.json", manifest.generation));
+    let bytes = encode(manifest).and_then(|bytes| disk::write_whole(disk, &path, &bytes));
+    bytes.map_err(|source| CommitError {
+        generation: manifest.generation,
+        may_stand: path.exists(),
+        source,
+    })
+}
+
+fn encode(manifest: &Manifest) -> io::Result<Vec<u8>> {
     let body = serde_json::to_vec(manifest)?;
-    let name = format!("{:016}.json", manifest.generation);
-    let temporary = dir.join(format!("{name}.tmp"));
-    let mut file = File::create(&temporary)?;
-    writeln!(file, "trefoil-manifest {FORMAT} {:08x}", crc32fast::hash(&body))?;
-    file.write_all(&body)?;
-    file.sync_all()?;
-    fs::rename(&temporary, dir.join(name))?;
-    File::open(dir)?.sync_all()?;
-    for (generation, path) in generations(dir)? {
-        if generation + 1 < manifest.generation {
-            fs::remove_file(path)?;
+    let header = format!("trefoil-manifest {FORMAT} {:08x}\n", checksum(FORMAT, &body));
+    Ok([header.into_bytes(), body].concat())
+}
+
+fn checksum(format: u32, body: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(format!("{format}\n").as_bytes());
+    crc.update(body);
+    crc.finalize()
+}
+
+/// Deletes all generations but the newest two.
+pub fn forget(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let mut all = generations(dir)?;
+    all.truncate(all.len().saturating_sub(2));
+    all.iter().try_for_each(|(_, path)| disk.remove(path))
+}
+
+impl Manifest {
+    /// Enters a file that was set aside, once.
+    pub fn note_quarantined(&mut self, entry: Quarantined) {
+        if !self.quarantined.contains(&entry) {
+            self.quarantined.push(entry);
         }
     }
-    Ok(())
 }
 
 /// Manifest files, oldest first.
@@ -103,17 +152,17 @@ pub fn generations(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let generation = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .and_then(|name| name.strip_suffix(".json"))
-            .and_then(|digits| digits.parse().ok());
-        if let Some(generation) = generation {
+        if let Some(generation) = generation_of(&path) {
             found.push((generation, path));
         }
     }
     found.sort();
     Ok(found)
+}
+
+/// The generation in a manifest file's name; `None` for other files.
+pub fn generation_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok()
 }
 
 /// Reads and checks one generation.
@@ -129,6 +178,12 @@ pub fn read(path: &Path) -> io::Result<Manifest> {
     }
     let format: u32 =
         words.next().and_then(|w| w.parse().ok()).ok_or_else(|| invalid("no format version"))?;
+    let crc = words.next().and_then(|w| u32::from_str_radix(w, 16).ok());
+    let body = &bytes[line_end + 1..];
+    if crc != Some(checksum(format, body)) {
+        return Err(invalid("checksum does not match"));
+    }
+    // Only now: a flipped bit in the number is damage, not a newer version.
     if format > FORMAT {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,
@@ -138,17 +193,13 @@ pub fn read(path: &Path) -> io::Result<Manifest> {
             ),
         ));
     }
-    let crc = words.next().and_then(|w| u32::from_str_radix(w, 16).ok());
-    let body = &bytes[line_end + 1..];
-    if crc != Some(crc32fast::hash(body)) {
-        return Err(invalid("checksum does not match"));
-    }
     serde_json::from_slice(body).map_err(io::Error::from)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::LocalDisk;
 
     fn manifest(generation: u64) -> Manifest {
         Manifest { generation, wal_position: generation * 10, ..Manifest::default() }
@@ -158,30 +209,43 @@ mod tests {
     fn every_flip_and_cut_of_the_newest_falls_back_to_the_one_before() {
         let dir = tempfile::tempdir().unwrap();
         for generation in 1..=3 {
-            commit(dir.path(), &manifest(generation)).unwrap();
+            commit(&LocalDisk, dir.path(), &manifest(generation)).unwrap();
+            forget(&LocalDisk, dir.path()).unwrap();
         }
         assert_eq!(generations(dir.path()).unwrap().len(), 2);
         let newest = dir.path().join("0000000000000003.json");
         let good = fs::read(&newest).unwrap();
+        let fallen_back = || {
+            let loaded = load(dir.path()).unwrap();
+            loaded.current == Some(manifest(2)) && loaded.damaged == [newest.clone()]
+        };
         for at in 0..good.len() {
             let mut damaged = good.clone();
-            damaged[at] ^= 0x10;
+            damaged[at] ^= 1 << (at % 5);
             fs::write(&newest, &damaged).unwrap();
-            match load(dir.path()) {
-                Ok(loaded) => assert_eq!(loaded.current, Some(manifest(2)), "flip at {at}"),
-                // The format number itself may be hit and read as a newer one: refused, not guessed.
-                Err(error) => assert_eq!(error.kind(), io::ErrorKind::Unsupported, "flip at {at}"),
-            }
-            fs::write(&newest, &good[..at]).unwrap();
-            assert_eq!(load(dir.path()).unwrap().current, Some(manifest(2)), "cut at {at}");
+            assert!(fallen_back(), "flip at {at}");
+        }
+        for cut in 0..good.len() {
+            fs::write(&newest, &good[..cut]).unwrap();
+            assert!(fallen_back(), "cut at {cut}");
         }
     }
 
     #[test]
     fn a_newer_format_is_refused_with_the_remedy() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("0000000000000001.json"), "trefoil-manifest 99 0\n{}").unwrap();
+        let newer = format!("trefoil-manifest 99 {:08x}\n{{}}", checksum(99, b"{}"));
+        fs::write(dir.path().join("0000000000000001.json"), newer).unwrap();
         let error = load(dir.path()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
         assert!(error.to_string().contains("newer Trefoil"), "{error}");
+    }
+
+    #[test]
+    fn with_every_generation_damaged_the_directory_is_refused_and_not_taken_for_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        commit(&LocalDisk, dir.path(), &manifest(1)).unwrap();
+        fs::write(dir.path().join("0000000000000001.json"), "{").unwrap();
+        assert_eq!(load(dir.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -4,11 +4,13 @@
 //! written under a temporary name, synced, renamed, and their directory synced, before a manifest may name them
 //! (`object_store` 0.13 can't sync local files, so writes do not go through it).
 
+use crate::disk::{self, Disk, DiskFile};
 use crate::signal::Signal;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Length of a time partition, ns. One hour: retention by age stays within 5% of a day and more.
@@ -55,15 +57,42 @@ impl SegmentMeta {
 #[derive(Debug)]
 pub struct SegmentDir {
     root: PathBuf,
-    next_id: AtomicU64,
+    disk: Arc<dyn Disk>,
+    next_id: Arc<AtomicU64>,
+    /// Files that stand since this handle was made.
+    made: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl SegmentDir {
     /// * `root`: the `segments` folder; made if missing.
     /// * `next_id`: above every id that the manifest or the folder holds.
     pub fn new(root: PathBuf, next_id: u64) -> io::Result<Self> {
-        fs::create_dir_all(&root)?;
-        Ok(Self { root, next_id: AtomicU64::new(next_id) })
+        Self::on(disk::local(), root, next_id)
+    }
+
+    /// Like [`new`](Self::new), on a disk of one's choice.
+    pub fn on(disk: Arc<dyn Disk>, root: PathBuf, next_id: u64) -> io::Result<Self> {
+        disk::make_dir(&*disk, &root)?;
+        Ok(Self { root, disk, next_id: Arc::new(AtomicU64::new(next_id)), made: Arc::default() })
+    }
+
+    /// The same folder for one piece of work, whose files [`discard`](Self::discard) can take back.
+    pub fn job(&self) -> Self {
+        Self {
+            root: self.root.clone(),
+            disk: self.disk.clone(),
+            next_id: self.next_id.clone(),
+            made: Arc::default(),
+        }
+    }
+
+    /// Removes the files made through this handle: the work failed and no manifest names them.
+    pub fn discard(&self) {
+        for path in self.made.lock().drain(..) {
+            if let Err(error) = self.disk.remove(&path) {
+                tracing::warn!(file = %path.display(), %error, "an unused segment file stays until the next start");
+            }
+        }
     }
 
     pub fn root(&self) -> &Path {
@@ -96,53 +125,79 @@ impl SegmentDir {
         extension: &str,
     ) -> io::Result<DurableFile> {
         let path = self.path(signal, partition_ns, id, extension);
-        if let Some(parent) = path.parent()
-            && !parent.is_dir()
-        {
-            fs::create_dir_all(parent)?;
-            // The new folders' own entries must survive a power cut too.
-            for dir in parent.ancestors().skip(1).take(2) {
-                File::open(dir)?.sync_all()?;
+        let made = self.made.clone();
+        let folders = [path.ancestors().nth(2), path.parent()];
+        let mut tries = 0;
+        loop {
+            for folder in folders.into_iter().flatten() {
+                disk::make_dir(&*self.disk, folder)?;
+            }
+            match DurableFile::create(self.disk.clone(), path.clone(), extension, made.clone()) {
+                // A folder that stood empty may have been removed just now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 3 => tries += 1,
+                outcome => return outcome,
             }
         }
-        DurableFile::create(path, extension)
     }
 }
 
 /// A file that appears whole or not at all.
 #[derive(Debug)]
 pub struct DurableFile {
-    file: io::BufWriter<File>,
+    disk: Arc<dyn Disk>,
+    file: io::BufWriter<Box<dyn DiskFile>>,
     temporary: PathBuf,
     path: PathBuf,
     extension: String,
+    made: Arc<Mutex<Vec<PathBuf>>>,
     crc: crc32fast::Hasher,
     bytes: u64,
+    named: bool,
 }
 
 impl DurableFile {
-    fn create(path: PathBuf, extension: &str) -> io::Result<Self> {
+    fn create(
+        disk: Arc<dyn Disk>,
+        path: PathBuf,
+        extension: &str,
+        made: Arc<Mutex<Vec<PathBuf>>>,
+    ) -> io::Result<Self> {
         let temporary = path.with_extension(format!("{extension}.tmp"));
-        let file = io::BufWriter::with_capacity(1 << 16, File::create(&temporary)?);
+        let file = io::BufWriter::with_capacity(1 << 16, disk.create(&temporary)?);
         Ok(Self {
+            disk,
             file,
             temporary,
             path,
             extension: extension.to_owned(),
+            made,
             crc: crc32fast::Hasher::new(),
             bytes: 0,
+            named: false,
         })
     }
 
     /// Syncs the file, gives it its name and syncs the folder.
     pub fn commit(mut self) -> io::Result<SegmentFile> {
         self.file.flush()?;
-        self.file.get_ref().sync_data()?;
-        fs::rename(&self.temporary, &self.path)?;
+        self.file.get_mut().sync()?;
+        self.disk.rename(&self.temporary, &self.path)?;
+        self.named = true;
+        self.made.lock().push(self.path.clone());
         if let Some(parent) = self.path.parent() {
-            File::open(parent)?.sync_all()?;
+            self.disk.sync_dir(parent)?;
         }
-        Ok(SegmentFile { extension: self.extension, bytes: self.bytes, crc32: self.crc.finalize() })
+        let crc32 = self.crc.clone().finalize();
+        Ok(SegmentFile { extension: self.extension.clone(), bytes: self.bytes, crc32 })
+    }
+}
+
+impl Drop for DurableFile {
+    /// A file that was not finished leaves nothing behind.
+    fn drop(&mut self) {
+        if !self.named {
+            let _ = self.disk.remove(&self.temporary);
+        }
     }
 }
 
@@ -156,5 +211,29 @@ impl Write for DurableFile {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unfinished_file_and_discarded_work_leave_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = SegmentDir::new(folder.path().join("segments"), 1).unwrap();
+        let job = dir.job();
+        let id = job.allocate_id();
+        let mut kept = job.create(Signal::Logs, 0, id, "parquet").unwrap();
+        kept.write_all(b"rows").unwrap();
+        let kept = kept.commit().unwrap();
+        assert_eq!((kept.bytes, kept.crc32), (4, crc32fast::hash(b"rows")));
+        drop(job.create(Signal::Logs, 0, id, "idx").unwrap());
+        let path = dir.path(Signal::Logs, 0, id, "parquet");
+        let names = || std::fs::read_dir(path.parent().unwrap()).unwrap().count();
+        assert_eq!(names(), 1, "the index file was never finished");
+        job.discard();
+        assert_eq!(names(), 0);
+        assert_eq!(dir.next_id(), 2, "ids are shared between handles");
     }
 }

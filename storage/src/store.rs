@@ -1,29 +1,33 @@
-//! The store: append, open, close. What happens in the background is in `maintain.rs`.
+//! The store: append, stats, close.
 //!
 //! The life of a request: hash and look it up → decode → frame → write-ahead log, one sync for the group → hot rows
 //! → answer. One thread writes the log, one applies what is durable, so hot rows stand in log order and a cut between
-//! two frames is exact.
+//! two frames is exact. Start-up is in `open.rs`, what happens behind ingest in `seal.rs`, `compact.rs` and
+//! `retention.rs`, each ending in `commit.rs`.
 
+use crate::budget::{Budget, Reservation};
 use crate::config::Config;
-use crate::dedup::{Admission, Ticket, Window};
+use crate::dedup::{Admission, Remembered, Ticket, Window};
 use crate::ledger::Ledger;
-use crate::manifest::{self, Manifest};
+use crate::manifest::Manifest;
 use crate::segment::{SegmentDir, SegmentMeta};
 use crate::signal::{Batch, Decoder, FrameKind, Signal, StoreSet};
-use crate::wal::writer::{Applying, Queued, Writer, WriterStats};
-use crate::wal::{frame, replay};
+use crate::wal::frame;
+use crate::wal::writer::{Applying, Queued, WriterStats};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+pub use crate::manifest::Quarantined;
 
 /// The answer to a stored request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,7 +71,8 @@ pub(crate) struct Pending {
     ack: Ack,
     arrival_ns: u64,
     ticket: Ticket,
-    bytes: u64,
+    /// Given back when the rows are hot.
+    _room: Reservation,
     done: oneshot::Sender<Result<Ack, AppendError>>,
 }
 
@@ -80,51 +85,72 @@ pub(crate) struct Cut {
 
 pub(crate) type ToApplier = Applying<Pending, SyncSender<Cut>>;
 
-/// A file that was set aside.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct Quarantined {
-    pub file: String,
-    pub reason: String,
-    /// Times that the file covered, Unix ns, and its records.
-    pub min_ns: u64,
-    pub max_ns: u64,
-    pub rows: u64,
-}
-
 /// Shared by the handle, the applier and the background threads.
+///
+/// Locks are taken in the order in which they stand here.
 pub(crate) struct Inner {
     pub config: Config,
     pub stores: Arc<dyn StoreSet>,
     pub dir: SegmentDir,
-    pub manifest: Mutex<Manifest>,
-    pub ledger: Mutex<Ledger>,
     pub window: Arc<Window>,
+    pub budget: Arc<Budget>,
     pub wal_stats: Arc<WriterStats>,
-    pub quarantined: Mutex<Vec<Quarantined>>,
-    /// Files that the last generation no longer lists, and since when.
-    pub garbage: Mutex<Vec<(Instant, u64, SegmentMeta)>>,
     pub applier: Mutex<Option<SyncSender<ToApplier>>>,
     /// Held while sealing; what is frozen but not yet committed.
     pub sealing: Mutex<Option<Cut>>,
-    pub nudge: Mutex<bool>,
-    pub nudged: Condvar,
+    /// Held while segments are merged or dropped.
+    pub maintaining: Mutex<()>,
+    /// Held from before a commit until its segments are published: while it is, stores and manifest may differ.
+    pub changing: Mutex<()>,
+    pub manifest: Mutex<Manifest>,
+    pub ledger: Mutex<Ledger>,
+    /// Segments that the manifest no longer lists since that time and generation, and whose files still stand.
+    pub garbage: Mutex<Vec<(Instant, u64, SegmentMeta)>>,
+    /// The highest generation tried.
+    pub generation: AtomicU64,
+    pub sealer: Bell,
+    pub compactor: Bell,
     pub stopping: AtomicBool,
     pub last_seal: Mutex<Instant>,
     pub free_bytes: AtomicU64,
-    pub duplicates_requests: AtomicU64,
+    pub reserve_bytes: AtomicU64,
+    pub duplicate_requests: AtomicU64,
     pub seals: AtomicU64,
     pub compactions: AtomicU64,
     pub damaged_wal_bytes: AtomicU64,
+    pub panics: AtomicU64,
+}
+
+/// Wakes one background thread.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    rung: Mutex<bool>,
+    condvar: Condvar,
+}
+
+impl Bell {
+    pub fn ring(&self) {
+        *self.rung.lock() = true;
+        self.condvar.notify_one();
+    }
+
+    /// Returns when rung, also before the call, or after `timeout`.
+    pub fn wait(&self, timeout: std::time::Duration) {
+        let mut rung = self.rung.lock();
+        if !*rung {
+            self.condvar.wait_for(&mut rung, timeout);
+        }
+        *rung = false;
+    }
 }
 
 /// One data directory, open.
 pub struct Store {
-    inner: Arc<Inner>,
-    decoder: Arc<dyn Decoder>,
-    queue: Mutex<Option<Sender<Queued<Pending>>>>,
-    in_flight: Arc<AtomicU64>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    _lock: File,
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) decoder: Arc<dyn Decoder>,
+    pub(crate) queue: Mutex<Option<Sender<Queued<Pending>>>>,
+    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(crate) _lock: File,
 }
 
 /// What the store is doing, for `/api/status` and `/metrics`.
@@ -142,109 +168,22 @@ pub struct StoreStats {
     pub wal_damaged_bytes: u64,
     pub dedup_entries: u64,
     pub dedup_hits: u64,
+    /// Requests forgotten before their time because there were too many.
+    pub dedup_crowded_out: u64,
     pub manifest_generation: u64,
     pub seals: u64,
     pub compactions: u64,
     /// Segments, rows and bytes by signal.
     pub segments: Vec<(Signal, u64, u64, u64)>,
     pub free_bytes: u64,
+    /// Free bytes below which ingest is refused.
+    pub reserve_bytes: u64,
+    /// Requests that a store could not take in because of a fault of its own.
+    pub panics: u64,
     pub quarantined: Vec<Quarantined>,
 }
 
 impl Store {
-    /// Opens or makes a data directory: locks it, reads the manifest, opens segments, replays the log, starts the
-    /// background threads. Blocks; with 48 MiB of log about a second.
-    ///
-    /// # Errors
-    /// One line that names the remedy: locked by another process, not writable, newer format, no readable manifest.
-    pub fn open(
-        config: Config,
-        stores: Arc<dyn StoreSet>,
-        decoder: Arc<dyn Decoder>,
-    ) -> io::Result<Self> {
-        let data_dir = config.data_dir.clone();
-        let lock = lock(&data_dir)?;
-        let manifest_dir = data_dir.join("manifest");
-        let wal_dir = data_dir.join("wal");
-        fs::create_dir_all(&manifest_dir)?;
-        fs::create_dir_all(&wal_dir)?;
-        File::open(&data_dir)?.sync_all()?;
-
-        let loaded = manifest::load(&manifest_dir)?;
-        let previous = loaded.previous;
-        let mut manifest = loaded.current.unwrap_or_default();
-        // Generations never repeat, also when the newest was damaged.
-        let newest = manifest::generations(&manifest_dir)?.last().map_or(0, |(g, _)| *g);
-        manifest.generation = manifest.generation.max(newest);
-
-        let segments_dir = data_dir.join("segments");
-        let on_disk = segment_files(&segments_dir)?;
-        let next_id =
-            on_disk.iter().map(|(id, _)| id + 1).max().unwrap_or(1).max(manifest.next_segment_id);
-        let dir = SegmentDir::new(segments_dir, next_id)?;
-        let kept: std::collections::HashSet<u64> = manifest
-            .segments
-            .iter()
-            .chain(previous.iter().flat_map(|p| p.segments.iter()))
-            .map(|meta| meta.id)
-            .collect();
-        for (id, path) in on_disk {
-            if !kept.contains(&id) {
-                fs::remove_file(path)?;
-            }
-        }
-
-        let wal_stats = Arc::new(WriterStats::default());
-        let inner = Arc::new(Inner {
-            ledger: Mutex::new(manifest.ledger),
-            window: Arc::new(Window::new(config.dedup_window)),
-            manifest: Mutex::new(manifest),
-            stores,
-            dir,
-            wal_stats: wal_stats.clone(),
-            quarantined: Mutex::default(),
-            garbage: Mutex::default(),
-            applier: Mutex::new(None),
-            sealing: Mutex::new(None),
-            nudge: Mutex::new(false),
-            nudged: Condvar::new(),
-            stopping: AtomicBool::new(false),
-            last_seal: Mutex::new(Instant::now()),
-            free_bytes: AtomicU64::new(u64::MAX),
-            duplicates_requests: AtomicU64::new(0),
-            seals: AtomicU64::new(0),
-            compactions: AtomicU64::new(0),
-            damaged_wal_bytes: AtomicU64::new(0),
-            config,
-        });
-        inner.open_segments(previous.as_ref());
-        inner.load_window();
-        let end = inner.replay(&wal_dir, decoder.as_ref())?;
-        inner.measure_disk();
-
-        let writer = Writer::open(&wal_dir, end, wal_stats)?;
-        let (queue, queued) = mpsc::channel();
-        let (to_applier, applying) = mpsc::sync_channel(1024);
-        *inner.applier.lock() = Some(to_applier.clone());
-        let in_flight = Arc::new(AtomicU64::new(0));
-        let mut threads = Vec::new();
-        threads.push(spawn("wal-writer", move || writer.run(queued, to_applier))?);
-        let (applier, flight) = (inner.clone(), in_flight.clone());
-        threads.push(spawn("applier", move || apply(&applier, applying, end, &flight))?);
-        let sealer = inner.clone();
-        threads.push(spawn("sealer", move || sealer.run_sealer())?);
-        let compactor = inner.clone();
-        threads.push(spawn("compactor", move || compactor.run_compactor())?);
-        Ok(Self {
-            inner,
-            decoder,
-            queue: Mutex::new(Some(queue)),
-            in_flight,
-            threads: Mutex::new(threads),
-            _lock: lock,
-        })
-    }
-
     /// Stores one request. When this returns `Ok`, its accepted records are durable and every query sees them.
     ///
     /// Decoding and compression run on the caller's thread (about a millisecond per 1,000 records). If the caller
@@ -270,7 +209,7 @@ impl Store {
                 Admission::Wait(mut twin) => drop(twin.changed().await),
             }
         };
-        self.admit_bytes()?;
+        let room = self.admit_bytes(body.len() as u64)?;
         let decoded =
             self.decoder.decode(kind, &body, arrival_ns).map_err(AppendError::Malformed)?;
         let ack = Ack {
@@ -280,54 +219,42 @@ impl Store {
             duplicate: false,
         };
         if decoded.batch.is_empty() {
-            if let Some(account) = self.inner.ledger.lock().account_mut(kind.signal()) {
-                account.rejected += ack.rejected;
-            }
+            self.note_rejected(kind.signal(), ack.rejected);
             return Ok(ack);
         }
         let frame = frame::encode(kind, arrival_ns, hash, &body)
             .map_err(|error| AppendError::Disk(Arc::new(error)))?;
+        drop(body);
         let (done, outcome) = oneshot::channel();
-        let bytes = body.len() as u64;
-        let pending = Pending {
-            batch: decoded.batch,
-            signal: kind.signal(),
-            ack,
-            arrival_ns,
-            ticket,
-            bytes,
-            done,
+        let signal = kind.signal();
+        let item =
+            Pending { batch: decoded.batch, signal, ack, arrival_ns, ticket, _room: room, done };
+        let sent = match self.queue.lock().as_ref() {
+            Some(queue) => queue.send(Queued { frame, item }).is_ok(),
+            None => false,
         };
-        self.in_flight.fetch_add(bytes, Ordering::Relaxed);
-        {
-            let queue = self.queue.lock();
-            let sent =
-                queue.as_ref().is_some_and(|q| q.send(Queued { frame, item: pending }).is_ok());
-            if !sent {
-                self.in_flight.fetch_sub(bytes, Ordering::Relaxed);
-                return Err(AppendError::Closed);
-            }
+        if !sent {
+            return Err(AppendError::Closed);
         }
         outcome.await.unwrap_or(Err(AppendError::Closed))
     }
 
     /// Refuses what would not fit: hot rows wait for the sealer, or the disk is nearly full.
-    fn admit_bytes(&self) -> Result<(), AppendError> {
+    fn admit_bytes(&self, body_bytes: u64) -> Result<Reservation, AppendError> {
         let inner = &self.inner;
         if inner.stopping.load(Ordering::Acquire) {
             return Err(AppendError::Closed);
         }
-        let hot = inner.stores.hot_bytes() as u64 + self.in_flight.load(Ordering::Relaxed);
-        if hot > inner.config.refuse_hot_bytes() as u64 {
-            inner.wake_sealer();
-            return Err(AppendError::Busy { hot_bytes: hot });
-        }
         let free_bytes = inner.free_bytes.load(Ordering::Relaxed);
-        let reserve_bytes = inner.config.disk_reserve;
+        let reserve_bytes = inner.reserve_bytes.load(Ordering::Relaxed);
         if free_bytes < reserve_bytes {
             return Err(AppendError::Full { free_bytes, reserve_bytes });
         }
-        Ok(())
+        let hot_bytes = inner.stores.hot_bytes() as u64;
+        inner.budget.reserve(body_bytes, hot_bytes).ok_or_else(|| {
+            inner.sealer.ring();
+            AppendError::Busy { hot_bytes: hot_bytes + inner.budget.in_flight() }
+        })
     }
 
     /// Enters records into the ledger that the sender was told are rejected, and that never came to an append.
@@ -356,7 +283,14 @@ impl Store {
         }
         // The sealer needs the applier for its cut: end the writer only after the last seal.
         let sealed = self.inner.seal();
-        self.inner.nudged.notify_all();
+        self.end_threads();
+        sealed
+    }
+
+    fn end_threads(&self) {
+        self.inner.stopping.store(true, Ordering::Release);
+        self.inner.sealer.ring();
+        self.inner.compactor.ring();
         drop(self.queue.lock().take());
         drop(self.inner.applier.lock().take());
         for thread in self.threads.lock().drain(..) {
@@ -364,7 +298,6 @@ impl Store {
                 tracing::error!("a storage thread had panicked");
             }
         }
-        sealed
     }
 
     pub fn stats(&self) -> StoreStats {
@@ -383,12 +316,15 @@ impl Store {
                 (signal, count, rows, bytes)
             })
             .collect();
+        let (manifest_generation, wal_position) = (manifest.generation, manifest.wal_position);
+        let quarantined = manifest.quarantined.clone();
+        drop(manifest);
         let wal = &inner.wal_stats;
         StoreStats {
             ledger: *inner.ledger.lock(),
             hot_bytes: inner.stores.hot_bytes() as u64,
-            in_flight_bytes: self.in_flight.load(Ordering::Relaxed),
-            wal_bytes: wal.end.load(Ordering::Acquire).saturating_sub(manifest.wal_position),
+            in_flight_bytes: inner.budget.in_flight(),
+            wal_bytes: wal.end.load(Ordering::Acquire).saturating_sub(wal_position),
             wal_groups: wal.groups.load(Ordering::Relaxed),
             wal_frames: wal.frames.load(Ordering::Relaxed),
             wal_written_bytes: wal.bytes.load(Ordering::Relaxed),
@@ -396,13 +332,16 @@ impl Store {
             wal_failing: wal.failing.load(Ordering::Relaxed),
             wal_damaged_bytes: inner.damaged_wal_bytes.load(Ordering::Relaxed),
             dedup_entries: inner.window.len() as u64,
-            dedup_hits: inner.duplicates_requests.load(Ordering::Relaxed),
-            manifest_generation: manifest.generation,
+            dedup_hits: inner.duplicate_requests.load(Ordering::Relaxed),
+            dedup_crowded_out: inner.window.crowded_out(),
+            manifest_generation,
             seals: inner.seals.load(Ordering::Relaxed),
             compactions: inner.compactions.load(Ordering::Relaxed),
             segments,
             free_bytes: inner.free_bytes.load(Ordering::Relaxed),
-            quarantined: inner.quarantined.lock().clone(),
+            reserve_bytes: inner.reserve_bytes.load(Ordering::Relaxed),
+            panics: inner.panics.load(Ordering::Relaxed),
+            quarantined,
         }
     }
 }
@@ -410,36 +349,23 @@ impl Store {
 impl Drop for Store {
     /// Ends the threads without sealing, as a crash would; [`Store::close`] is the orderly way.
     fn drop(&mut self) {
-        self.inner.stopping.store(true, Ordering::Release);
-        self.inner.nudged.notify_all();
-        drop(self.queue.lock().take());
-        drop(self.inner.applier.lock().take());
-        for thread in self.threads.lock().drain(..) {
-            let _ = thread.join();
-        }
+        self.end_threads();
     }
 }
 
-/// Applies what is durable, in log order.
-fn apply(inner: &Inner, applying: Receiver<ToApplier>, start: u64, in_flight: &AtomicU64) {
+/// Applies what is durable, in log order, until all senders have gone.
+///
+/// * `start`: log position up to which everything is applied.
+pub(crate) fn apply(inner: &Inner, applying: Receiver<ToApplier>, start: u64) {
     let mut position = start;
     while let Ok(message) = applying.recv() {
         match message {
             Applying::Durable { item, end } => {
                 position = end;
-                let Pending { batch, signal, ack, arrival_ns, ticket, bytes, done } = item;
-                inner.stores.insert(batch);
-                if let Some(account) = inner.ledger.lock().account_mut(signal) {
-                    account.stored += ack.accepted;
-                    account.rejected += ack.rejected;
-                }
-                ticket.settle(arrival_ns, ack.clone());
-                in_flight.fetch_sub(bytes, Ordering::Relaxed);
-                // The sender may have gone; its retry will be a duplicate.
-                let _ = done.send(Ok(ack));
+                apply_one(inner, item, end);
             }
             Applying::Failed { item, error } => {
-                in_flight.fetch_sub(item.bytes, Ordering::Relaxed);
+                // Before the answer, so that the sender's next try finds the way free.
                 drop(item.ticket);
                 let _ = item.done.send(Err(AppendError::Disk(error)));
             }
@@ -451,202 +377,53 @@ fn apply(inner: &Inner, applying: Receiver<ToApplier>, start: u64, in_flight: &A
             }
         }
         if inner.stores.hot_bytes() > inner.config.seal_hot_bytes() {
-            inner.wake_sealer();
+            inner.sealer.ring();
         }
+    }
+}
+
+fn apply_one(inner: &Inner, item: Pending, end: u64) {
+    let Pending { batch, signal, ack, arrival_ns, ticket, _room, done } = item;
+    let inserted = inner.insert(batch);
+    let ack = if inserted { ack } else { all_rejected(&ack) };
+    inner.count(signal, &ack);
+    ticket.settle(Remembered::new(arrival_ns, end, &ack));
+    // The sender may have gone; its retry will be a duplicate.
+    let _ = done.send(Ok(ack));
+}
+
+/// The answer to a request that a store can't hold, and never will.
+pub(crate) fn all_rejected(ack: &Ack) -> Ack {
+    Ack {
+        accepted: 0,
+        rejected: ack.accepted + ack.rejected,
+        reason: Some("internal error: the records could not be stored".to_owned()),
+        duplicate: false,
     }
 }
 
 impl Inner {
+    /// Makes a batch visible. A panic in a store costs this batch only; `false` then.
+    pub(crate) fn insert(&self, batch: Batch) -> bool {
+        let inserted = catch_unwind(AssertUnwindSafe(|| self.stores.insert(batch))).is_ok();
+        if !inserted {
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("a store panicked on a batch; its records are rejected");
+        }
+        inserted
+    }
+
+    pub(crate) fn count(&self, signal: Signal, ack: &Ack) {
+        if let Some(account) = self.ledger.lock().account_mut(signal) {
+            account.stored += ack.accepted;
+            account.rejected += ack.rejected;
+        }
+    }
+
     fn count_duplicate(&self, signal: Signal, ack: &Ack) {
-        self.duplicates_requests.fetch_add(1, Ordering::Relaxed);
+        self.duplicate_requests.fetch_add(1, Ordering::Relaxed);
         if let Some(account) = self.ledger.lock().account_mut(signal) {
             account.duplicate += ack.accepted + ack.rejected;
         }
     }
-
-    /// Opens what the manifest lists; what can't be opened is set aside and the rest served.
-    fn open_segments(&self, previous: Option<&Manifest>) {
-        let mut manifest = self.manifest.lock();
-        for store in self.stores.signals() {
-            let metas: Vec<SegmentMeta> = manifest
-                .segments
-                .iter()
-                .filter(|meta| meta.signal == store.signal())
-                .cloned()
-                .collect();
-            for (meta, error) in store.open(&self.dir, &metas) {
-                self.set_aside(&meta, &error.to_string());
-                manifest.segments.retain(|m| m.id != meta.id);
-                for ledger in [&mut manifest.ledger, &mut *self.ledger.lock()] {
-                    if let Some(account) = ledger.account_mut(meta.signal) {
-                        account.quarantined += meta.rows;
-                    }
-                }
-            }
-        }
-        // Files that only the previous generation names wait for the next commit.
-        let now = Instant::now();
-        let generation = manifest.generation;
-        let live: std::collections::HashSet<u64> = manifest.segments.iter().map(|m| m.id).collect();
-        let mut garbage = self.garbage.lock();
-        for meta in previous.iter().flat_map(|p| p.segments.iter()) {
-            if !live.contains(&meta.id) {
-                garbage.push((now, generation, meta.clone()));
-            }
-        }
-    }
-
-    /// Moves a segment's files to the quarantine folder and says so.
-    pub(crate) fn set_aside(&self, meta: &SegmentMeta, reason: &str) {
-        let folder = self.config.data_dir.join("quarantine");
-        let path = self.dir.file_path(meta, "*");
-        tracing::error!(file = %path.display(), reason, "damaged segment set aside; the rest is served");
-        let moved = fs::create_dir_all(&folder).and_then(|()| {
-            for file in &meta.files {
-                let from = self.dir.file_path(meta, &file.extension);
-                let name = format!("{}-{:016}.{}", meta.signal.name(), meta.id, file.extension);
-                if from.exists() {
-                    fs::rename(from, folder.join(name))?;
-                }
-            }
-            Ok(())
-        });
-        if let Err(error) = moved {
-            tracing::error!(%error, "files could not be moved to quarantine");
-        }
-        self.quarantined.lock().push(Quarantined {
-            file: format!("{}-{:016}", meta.signal.name(), meta.id),
-            reason: reason.to_owned(),
-            min_ns: meta.min_ns,
-            max_ns: meta.max_ns,
-            rows: meta.rows,
-        });
-    }
-
-    pub(crate) fn window_path(&self, generation: u64) -> PathBuf {
-        self.config.data_dir.join("manifest").join(format!("{generation:016}.dedup"))
-    }
-
-    /// Takes in the newest saved window; without one, retries from before the last seal are not known.
-    fn load_window(&self) {
-        let generation = self.manifest.lock().generation;
-        for g in (0..=generation).rev().take(64) {
-            if let Ok(saved) = fs::read_to_string(self.window_path(g)) {
-                return self.window.load(&saved);
-            }
-        }
-    }
-
-    fn replay(&self, wal_dir: &Path, decoder: &dyn Decoder) -> io::Result<u64> {
-        let from = self.manifest.lock().wal_position;
-        let quarantine = self.config.data_dir.join("quarantine");
-        let started = Instant::now();
-        let mut records = 0;
-        let report = replay::replay(wal_dir, from, &quarantine, |frame, _end| {
-            // The same content may stand twice: a group that failed and was written again.
-            if self.window.contains(frame.hash) {
-                return Ok(());
-            }
-            let decoded = frame
-                .body()
-                .map_err(|error| error.to_string())
-                .and_then(|body| decoder.decode(frame.kind, &body, frame.arrival_ns));
-            let decoded = match decoded {
-                Ok(decoded) => decoded,
-                Err(reason) => {
-                    tracing::error!(
-                        reason,
-                        "a frame of the write-ahead log can't be decoded; kept in quarantine"
-                    );
-                    fs::create_dir_all(&quarantine)?;
-                    let name = format!("frame-{:032x}.zst", frame.hash);
-                    return fs::write(quarantine.join(name), frame.compressed);
-                }
-            };
-            self.stores.insert(decoded.batch);
-            records += decoded.accepted;
-            if let Some(account) = self.ledger.lock().account_mut(frame.kind.signal()) {
-                account.stored += decoded.accepted;
-                account.rejected += decoded.rejected;
-            }
-            let ack = Ack {
-                accepted: decoded.accepted,
-                rejected: decoded.rejected,
-                reason: decoded.reason,
-                duplicate: false,
-            };
-            self.window.remember(frame.hash, frame.arrival_ns, ack);
-            Ok(())
-        })?;
-        self.damaged_wal_bytes.store(report.damaged_bytes, Ordering::Relaxed);
-        if report.frames > 0 {
-            tracing::info!(
-                frames = report.frames,
-                records,
-                elapsed_ms = started.elapsed().as_millis() as u64,
-                "replayed the write-ahead log"
-            );
-        }
-        Ok(report.end)
-    }
-}
-
-fn lock(data_dir: &Path) -> io::Result<File> {
-    let remedy = |error: io::Error| {
-        io::Error::new(
-            error.kind(),
-            format!(
-                "data directory {} can't be used ({error}): choose another with --data-dir or mend its permissions",
-                data_dir.display()
-            ),
-        )
-    };
-    fs::create_dir_all(data_dir).map_err(remedy)?;
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(data_dir.join("LOCK"))
-        .map_err(remedy)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(io::Error::new(
-            io::ErrorKind::ResourceBusy,
-            format!(
-                "data directory {} is in use by another Trefoil: stop that one or choose another --data-dir",
-                data_dir.display()
-            ),
-        )),
-        Err(fs::TryLockError::Error(error)) => Err(remedy(error)),
-    }
-}
-
-/// All files below the segments folder with the id in their name; temporary files get id 0.
-fn segment_files(root: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
-    let mut found = Vec::new();
-    if !root.is_dir() {
-        return Ok(found);
-    }
-    for signal in Signal::ALL {
-        let folder = root.join(signal.name());
-        if !folder.is_dir() {
-            continue;
-        }
-        for partition in fs::read_dir(folder)? {
-            for file in fs::read_dir(partition?.path())? {
-                let path = file?.path();
-                let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-                let id = name.split('.').next().and_then(|digits| digits.parse().ok());
-                let id = if name.ends_with(".tmp") { Some(0) } else { id };
-                if let Some(id) = id {
-                    found.push((id, path));
-                }
-            }
-        }
-    }
-    Ok(found)
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }

@@ -3,10 +3,14 @@
 //! A failed write or sync is never acknowledged, and never tried again on the same file, whose pages the kernel may
 //! have dropped ("fsyncgate"): the group goes to a new file, and if that fails too its senders get the error. Frames
 //! of a failed group may still come up at replay; the content hash then keeps them single.
+//!
+//! What is durable is handed to the applier over a channel, in stream order, so that rows become visible in the order
+//! of the log while the next group is being written.
 
 use super::files::{self, FILE_HEADER_BYTES};
-use std::fs::File;
-use std::io::{self, Write};
+use super::frame;
+use crate::disk::{Disk, DiskFile};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -54,108 +58,127 @@ pub struct WriterStats {
 
 /// The stream's writing end.
 pub struct Writer {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
-    file: Option<File>,
+    file: Option<Box<dyn DiskFile>>,
     file_bytes: u64,
     position: u64,
     stats: Arc<WriterStats>,
 }
 
+/// Frames that share one sync: their bytes and each one's length.
+#[derive(Default)]
+struct Group {
+    bytes: Vec<u8>,
+    lengths: Vec<usize>,
+}
+
+impl Group {
+    fn push(&mut self, frame: &[u8]) {
+        self.bytes.extend_from_slice(frame);
+        self.lengths.push(frame.len());
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.lengths.clear();
+    }
+
+    fn place(&mut self, position: u64) {
+        let mut at = 0;
+        for length in &self.lengths {
+            frame::place(&mut self.bytes[at..at + length], position + at as u64);
+            at += length;
+        }
+    }
+}
+
 impl Writer {
-    /// Starts a new file at `position`: an older file's torn tail is never written over.
-    pub fn open(dir: &Path, position: u64, stats: Arc<WriterStats>) -> io::Result<Self> {
-        let file = files::create(dir, position)?;
+    /// A writer that goes on at `position`, in a file that the first group makes: an older file's torn tail is never
+    /// written over, and a full disk does not stop a start.
+    pub fn new(disk: Arc<dyn Disk>, dir: &Path, position: u64, stats: Arc<WriterStats>) -> Self {
         stats.file_start.store(position, Ordering::Release);
         stats.end.store(position, Ordering::Release);
-        Ok(Self {
-            dir: dir.to_owned(),
-            file: Some(file),
-            file_bytes: FILE_HEADER_BYTES,
-            position,
-            stats,
-        })
+        Self { disk, dir: dir.to_owned(), file: None, file_bytes: 0, position, stats }
     }
 
     /// Runs until all senders of `queue` are gone.
     pub fn run<T, C>(mut self, queue: Receiver<Queued<T>>, applier: SyncSender<Applying<T, C>>) {
-        let mut buffer = Vec::new();
+        let mut group = Group::default();
+        let mut items = Vec::new();
         while let Ok(first) = queue.recv() {
-            buffer.clear();
-            buffer.extend_from_slice(&first.frame);
-            let mut group = vec![(first.item, first.frame.len() as u64)];
-            while buffer.len() < GROUP_BYTES
+            group.clear();
+            group.push(&first.frame);
+            items.push(first.item);
+            while group.bytes.len() < GROUP_BYTES
                 && let Ok(next) = queue.try_recv()
             {
-                buffer.extend_from_slice(&next.frame);
-                group.push((next.item, next.frame.len() as u64));
+                group.push(&next.frame);
+                items.push(next.item);
             }
-            let outcome = self.write_group(&buffer);
-            let mut end = self.position - if outcome.is_ok() { buffer.len() as u64 } else { 0 };
+            let outcome = self.write_group(&mut group);
             self.stats.failing.store(outcome.is_err(), Ordering::Release);
             self.stats.groups.fetch_add(1, Ordering::Relaxed);
-            let error = outcome.err().map(Arc::new);
-            for (item, bytes) in group {
-                let applying = match &error {
-                    None => {
-                        end += bytes;
+            let written = outcome.map_err(Arc::new);
+            let mut end = self.position - group.bytes.len() as u64 * u64::from(written.is_ok());
+            for (item, length) in items.drain(..).zip(&group.lengths) {
+                let applying = match &written {
+                    Ok(()) => {
+                        end += *length as u64;
                         self.stats.frames.fetch_add(1, Ordering::Relaxed);
                         Applying::Durable { item, end }
                     }
-                    Some(error) => Applying::Failed { item, error: error.clone() },
+                    Err(error) => Applying::Failed { item, error: error.clone() },
                 };
                 if applier.send(applying).is_err() {
                     return;
                 }
             }
+            // One huge group must not hold its memory for ever.
+            group.bytes.shrink_to(GROUP_BYTES);
         }
     }
 
-    fn write_group(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write_group(&mut self, group: &mut Group) -> io::Result<()> {
         if self.file_bytes >= FILE_BYTES || self.stats.rotate.swap(false, Ordering::AcqRel) {
-            // A failure here leaves no file; the next attempt below makes one.
             self.file = None;
         }
-        let first = self.attempt(bytes);
-        if first.is_ok() {
-            return Ok(());
-        }
+        let Err(first) = self.attempt(group) else { return Ok(()) };
         self.stats.failures.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(error = ?first, "write-ahead log write failed; trying a new file");
-        self.attempt(bytes).inspect_err(|error| {
+        tracing::warn!(error = %first, "write-ahead log write failed; trying a new file");
+        self.attempt(group).inspect_err(|error| {
             self.stats.failures.fetch_add(1, Ordering::Relaxed);
             tracing::error!(%error, "write-ahead log can't be written; ingest is refused until it can");
         })
     }
 
     /// Writes and syncs; whatever fails, the file is given up.
-    fn attempt(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn attempt(&mut self, group: &mut Group) -> io::Result<()> {
         let mut file = match self.file.take() {
             Some(file) => file,
             None => {
                 // After a failure the old file may hold bytes past our position: start beyond them.
                 let taken = files::list(&self.dir)?.last().map_or(0, |last| last.end());
                 self.position = self.position.max(taken);
-                let file = match files::create(&self.dir, self.position) {
-                    Ok(file) => file,
-                    Err(error) => {
-                        // A file without a whole header holds no frame; it must not block this name.
-                        let _ = std::fs::remove_file(
-                            self.dir.join(format!("{:020}.wal", self.position)),
-                        );
-                        return Err(error);
-                    }
-                };
+                let file = files::create(&*self.disk, &self.dir, self.position)?;
                 self.file_bytes = FILE_HEADER_BYTES;
                 self.stats.file_start.store(self.position, Ordering::Release);
                 file
             }
         };
-        file.write_all(bytes)?;
-        file.sync_data()?;
+        group.place(self.position);
+        if let Err(error) = file.write_all(&group.bytes).and_then(|()| file.sync()) {
+            if self.file_bytes == FILE_HEADER_BYTES {
+                // Nothing in it was acknowledged; on a full disk its room is wanted.
+                let _ = self.disk.remove(&files::path(&self.dir, self.position));
+            }
+            return Err(error);
+        }
         self.file = Some(file);
-        self.file_bytes += bytes.len() as u64;
-        self.position += bytes.len() as u64;
-        self.stats.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let bytes = group.bytes.len() as u64;
+        self.file_bytes += bytes;
+        self.position += bytes;
+        self.stats.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.stats.end.store(self.position, Ordering::Release);
         Ok(())
     }

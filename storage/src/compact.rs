@@ -1,0 +1,235 @@
+//! Compaction: small segments of a signal and partition become few, in one thread and one merge at a time.
+
+use crate::check::verify_files;
+use crate::commit::Change;
+use crate::retention::{Clock, now_ns};
+use crate::segment::{PARTITION_NS, SegmentDir, SegmentMeta};
+use crate::signal::Signal;
+use crate::store::Inner;
+use std::collections::BTreeMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// So many segments of one level in one partition become one of the next.
+const FAN_IN: usize = 4;
+
+/// A merge never makes a segment larger than this many rows.
+const ROWS_MAX: u64 = 4_000_000;
+
+/// Rows in memory take about this many times their bytes on disk while they are merged.
+const MEMORY_FACTOR: u64 = 16;
+
+/// A partition this long past its end gets few new rows: its leftovers are merged too.
+const SETTLED_NS: u64 = 600_000_000_000;
+
+/// After a failed merge nothing is merged for this long.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(30);
+
+/// The compactor rests as long as it worked, up to this, so that it takes at most half a core.
+const REST_MAX: Duration = Duration::from_secs(2);
+
+impl Inner {
+    /// Drops what is past retention and merges, until the store stops.
+    pub(crate) fn run_compactor(&self) {
+        let mut clock = Clock::new();
+        let mut paused: Option<Instant> = None;
+        while !self.stopping.load(Ordering::Acquire) {
+            let started = Instant::now();
+            self.measure_disk();
+            let swept =
+                self.expire_unless(clock.jumped()).and_then(|_| self.collect_late_garbage());
+            if let Err(error) = swept {
+                tracing::error!(%error, "retention failed; trying again");
+            }
+            let mut worked = false;
+            if paused.is_none_or(|since| since.elapsed() > PAUSE_AFTER_FAILURE) {
+                paused = None;
+                match self.compact_one() {
+                    Ok(merged) => worked = merged,
+                    Err(error) => {
+                        tracing::error!(%error, "segments could not be merged; trying again");
+                        paused = Some(Instant::now());
+                    }
+                }
+            }
+            let rest = if worked { started.elapsed().min(REST_MAX) } else { REST_MAX };
+            self.compactor.wait(rest);
+        }
+    }
+
+    /// Merges one group of segments, if any is worth it.
+    pub(crate) fn compact_one(&self) -> io::Result<bool> {
+        let _maintaining = self.maintaining.lock();
+        let limits = Limits { rows: ROWS_MAX, bytes: self.config.memory_limit / 4 / MEMORY_FACTOR };
+        let group = {
+            // Stores hold exactly what the manifest lists while no change is on its way.
+            let _changing = self.changing.lock();
+            pick(&self.manifest.lock().segments, now_ns(), limits)
+        };
+        let Some(group) = group else { return Ok(false) };
+        let started = Instant::now();
+        let job = self.dir.job();
+        let merged = catch_unwind(AssertUnwindSafe(|| self.merge(&job, &group)))
+            .unwrap_or_else(|_| Err(io::Error::other("a store panicked while merging")));
+        let merged = match merged {
+            Ok(merged) => merged,
+            Err(error) => {
+                job.discard();
+                return if self.quarantine_broken(&group)? { Ok(true) } else { Err(error) };
+            }
+        };
+        self.commit(&Change::Merge { added: &merged, removed: &group }, &job)?;
+        self.compactions.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(
+            signal = group[0].signal.name(),
+            inputs = group.len(),
+            rows = merged.iter().map(|meta| meta.rows).sum::<u64>(),
+            elapsed_ms = started.elapsed().as_millis() as u64,
+            "compacted"
+        );
+        Ok(true)
+    }
+
+    /// Writes the merged segments and makes sure that they hold what went in.
+    fn merge(&self, job: &SegmentDir, group: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>> {
+        let signal = group[0].signal;
+        let store = self
+            .stores
+            .signals()
+            .into_iter()
+            .find(|store| store.signal() == signal)
+            .ok_or_else(|| io::Error::other("no store for a segment's signal"))?;
+        let merged = store.compact(job, group)?;
+        let count = |metas: &[SegmentMeta]| metas.iter().map(|meta| meta.rows).sum::<u64>();
+        let (had, has) = (count(group), count(&merged));
+        let sound = match signal {
+            Signal::Spans | Signal::Logs => has == had,
+            // Equal samples and cells become one.
+            Signal::Metrics | Signal::Red => has <= had && (has > 0 || had == 0),
+        };
+        if sound {
+            Ok(merged)
+        } else {
+            Err(io::Error::other(format!("a merge of {had} rows made {has}")))
+        }
+    }
+
+    /// Sets aside those segments of a failed merge whose files are damaged. Returns whether there were any.
+    fn quarantine_broken(&self, group: &[SegmentMeta]) -> io::Result<bool> {
+        let broken: Vec<(SegmentMeta, String)> = group
+            .iter()
+            .filter_map(|meta| {
+                let faults = verify_files(&self.dir, meta);
+                (!faults.is_empty()).then(|| (meta.clone(), faults.join("; ")))
+            })
+            .collect();
+        if broken.is_empty() {
+            return Ok(false);
+        }
+        for (meta, reason) in &broken {
+            let signal = meta.signal.name();
+            tracing::error!(
+                signal,
+                id = meta.id,
+                reason,
+                "damaged segment set aside; the rest is served"
+            );
+        }
+        self.commit(&Change::Quarantine { removed: &broken }, &self.dir.job())?;
+        Ok(true)
+    }
+}
+
+/// What a merge may take in.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    rows: u64,
+    bytes: u64,
+}
+
+/// Chooses segments of one signal and partition to merge: four or more of one level, or what is left of a partition
+/// that has settled.
+fn pick(segments: &[SegmentMeta], now_ns: u64, limits: Limits) -> Option<Vec<SegmentMeta>> {
+    let mut groups: BTreeMap<(Signal, u64), Vec<&SegmentMeta>> = BTreeMap::new();
+    for meta in segments {
+        groups.entry((meta.signal, meta.partition_ns)).or_default().push(meta);
+    }
+    for ((_, partition_ns), mut group) in groups {
+        group.sort_by_key(|meta| (meta.level, meta.rows));
+        let settled = partition_ns.saturating_add(PARTITION_NS + SETTLED_NS) < now_ns;
+        let mut start = 0;
+        while start < group.len() {
+            let level = group[start].level;
+            let mut picked: Vec<SegmentMeta> = Vec::new();
+            let (mut rows, mut bytes) = (0, 0);
+            for meta in &group[start..] {
+                let fits = rows + meta.rows <= limits.rows && bytes + meta.bytes() <= limits.bytes;
+                if (meta.level == level || settled) && fits {
+                    rows += meta.rows;
+                    bytes += meta.bytes();
+                    picked.push((*meta).clone());
+                }
+            }
+            if picked.len() >= if settled { 2 } else { FAN_IN } {
+                return Some(picked);
+            }
+            start += group[start..].iter().take_while(|meta| meta.level == level).count();
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { rows: ROWS_MAX, bytes: 1 << 20 };
+
+    fn meta(id: u64, level: u32, rows: u64) -> SegmentMeta {
+        SegmentMeta {
+            signal: Signal::Spans,
+            id,
+            partition_ns: 0,
+            min_ns: 0,
+            max_ns: 1,
+            rows,
+            level,
+            files: vec![],
+        }
+    }
+
+    #[test]
+    fn four_of_a_level_are_merged_and_three_are_not() {
+        let now = PARTITION_NS;
+        let three: Vec<_> = (0..3).map(|id| meta(id, 0, 10)).collect();
+        assert_eq!(pick(&three, now, LIMITS), None);
+        let four: Vec<_> = (0..4).map(|id| meta(id, 0, 10)).collect();
+        assert_eq!(pick(&four, now, LIMITS).unwrap().len(), 4);
+    }
+
+    #[test]
+    fn a_settled_partition_ends_as_one_segment() {
+        let now = PARTITION_NS * 3;
+        assert_eq!(pick(&[meta(1, 0, 10), meta(2, 3, 99)], now, LIMITS).unwrap().len(), 2);
+        assert_eq!(pick(&[meta(1, 4, 109)], now, LIMITS), None);
+    }
+
+    #[test]
+    fn merges_stay_below_the_limits_of_rows_and_bytes() {
+        let now = PARTITION_NS * 3;
+        let big: Vec<_> = (0..4).map(|id| meta(id, 1, ROWS_MAX - 1)).collect();
+        assert_eq!(pick(&big, now, LIMITS), None);
+        let mut heavy: Vec<_> = (0..4).map(|id| meta(id, 1, 10)).collect();
+        for meta in &mut heavy {
+            let file = crate::segment::SegmentFile {
+                extension: "parquet".into(),
+                bytes: 500 << 10,
+                crc32: 0,
+            };
+            meta.files.push(file);
+        }
+        assert_eq!(pick(&heavy, now, LIMITS).unwrap().len(), 2);
+    }
+}

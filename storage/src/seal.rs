@@ -1,0 +1,100 @@
+//! Sealing: hot rows become segments, and the log before them is no longer needed.
+//!
+//! 1. A cut goes through the applier's queue: between two frames every store sets its hot rows apart (*frozen*).
+//! 2. Each store writes its frozen rows as segment files; they stay visible as rows.
+//! 3. One manifest commit lists the segments and the cut's position; then the frozen rows are dropped.
+//!
+//! After a failure the same frozen rows are written again under the same cut: rows that came later are never taken
+//! for sealed.
+
+use crate::commit::Change;
+use crate::segment::{SegmentDir, SegmentMeta};
+use crate::store::{Cut, Inner};
+use crate::wal::writer::Applying;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+impl Inner {
+    /// Seals when it is due, until the store stops.
+    pub(crate) fn run_sealer(&self) {
+        while !self.stopping.load(Ordering::Acquire) {
+            self.sealer.wait(Duration::from_millis(500));
+            self.measure_disk();
+            if self.stopping.load(Ordering::Acquire) || !self.seal_is_due() {
+                continue;
+            }
+            if let Err(error) = self.seal() {
+                tracing::error!(%error, "recent data could not be sealed; trying again");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+    }
+
+    fn seal_is_due(&self) -> bool {
+        let end = self.wal_stats.end.load(Ordering::Acquire);
+        let wal_bytes = end.saturating_sub(self.manifest.lock().wal_position);
+        self.stores.hot_bytes() > self.config.seal_hot_bytes()
+            || wal_bytes > self.config.seal_wal_bytes
+            || (wal_bytes > 0 && self.last_seal.lock().elapsed() > self.config.seal_age)
+    }
+
+    /// Writes all hot rows to segments and commits them.
+    pub(crate) fn seal(&self) -> io::Result<()> {
+        let mut sealing = self.sealing.lock();
+        let cut = match *sealing {
+            Some(cut) => cut,
+            None => *sealing.insert(self.cut()?),
+        };
+        if cut.position == self.manifest.lock().wal_position {
+            *sealing = None;
+            return Ok(());
+        }
+        let started = Instant::now();
+        let job = self.dir.job();
+        // A panic while writing must not end the thread: ingest would stop for good.
+        let written = catch_unwind(AssertUnwindSafe(|| self.write_frozen(&job)))
+            .unwrap_or_else(|_| Err(io::Error::other("a store panicked while sealing")));
+        let added = written.inspect_err(|_| job.discard())?;
+        self.commit(&Change::Seal { added: &added, cut }, &job)?;
+        *sealing = None;
+        *self.last_seal.lock() = Instant::now();
+        self.seals.fetch_add(1, Ordering::Relaxed);
+        self.wal_stats.rotate.store(true, Ordering::Release);
+        tracing::debug!(
+            rows = added.iter().map(|meta| meta.rows).sum::<u64>(),
+            segments = added.len(),
+            elapsed_ms = started.elapsed().as_millis() as u64,
+            "sealed"
+        );
+        Ok(())
+    }
+
+    fn write_frozen(&self, job: &SegmentDir) -> io::Result<Vec<SegmentMeta>> {
+        let mut added = Vec::new();
+        for store in self.stores.signals() {
+            added.extend(store.seal(job)?);
+        }
+        Ok(added)
+    }
+
+    fn cut(&self) -> io::Result<Cut> {
+        let closed = || io::Error::other("the applier has ended");
+        let (reply, answer) = mpsc::sync_channel(1);
+        let applier = self.applier.lock().clone().ok_or_else(closed)?;
+        applier.send(Applying::Cut(reply)).map_err(|_| closed())?;
+        answer.recv().map_err(|_| closed())
+    }
+
+    pub(crate) fn measure_disk(&self) {
+        match self.config.disk.space(&self.config.data_dir) {
+            Ok(space) => {
+                self.free_bytes.store(space.free, Ordering::Relaxed);
+                self.reserve_bytes.store(self.config.reserve(space), Ordering::Relaxed);
+            }
+            Err(error) => tracing::warn!(%error, "free disk space could not be read"),
+        }
+    }
+}

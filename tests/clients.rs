@@ -437,7 +437,25 @@ async fn metrics(server: &Server, story: &Story) -> Outcome {
     if story.abilities.exemplars {
         exemplars(server, story, &job).await?;
     }
-    Ok(())
+    metric_rows(server, story).await
+}
+
+/// The points as SQL shows them; equal rows are the collection at the shutdown again.
+async fn metric_rows(server: &Server, story: &Story) -> Outcome {
+    let query = format!(
+        "select distinct metric_name, type, value, count, sum from metrics \
+         where service_name = '{}' order by metric_name, value desc",
+        story.service
+    );
+    let told = json!([
+        ["client.active", "sum", 3.0, null, null],
+        ["client.duration", "histogram", null, 3, 7.303],
+        ["client.requests", "sum", 3.0, null, null],
+        ["client.requests", "sum", 2.0, null, null],
+        ["client.size", "exponential_histogram", null, 4, 15.0],
+        ["client.temperature", "gauge", 21.5, null, null],
+    ]);
+    same("SQL over metrics", server.sql(&query).await?, told)
 }
 
 async fn exemplars(server: &Server, story: &Story, job: &str) -> Outcome {

@@ -223,6 +223,30 @@ pub mod otlp {
         ExportTraceServiceRequest { resource_spans }
     }
 
+    /// The same as OTLP/JSON.
+    pub fn traces_json(number: u64, count: u64) -> String {
+        let spans: Vec<serde_json::Value> = (1..=count)
+            .map(|index| {
+                serde_json::json!({
+                    "traceId": format!("{:032x}", u128::from_be_bytes(trace_id(number))),
+                    "spanId": format!("{:016x}", number << 16 | index),
+                    "name": format!("operation {index}"),
+                    "kind": 2,
+                    "startTimeUnixNano": now_ns().to_string(),
+                    "endTimeUnixNano": (now_ns() + 1_000_000).to_string(),
+                    "attributes": [{"key": "request.id", "value": {"stringValue": number.to_string()}}],
+                })
+            })
+            .collect();
+        let service =
+            serde_json::json!({"key": "service.name", "value": {"stringValue": "checkout"}});
+        serde_json::json!({"resourceSpans": [{
+            "resource": {"attributes": [service]},
+            "scopeSpans": [{"spans": spans}],
+        }]})
+        .to_string()
+    }
+
     /// `count` log records of one trace.
     pub fn logs(number: u64, count: u64) -> ExportLogsServiceRequest {
         let log_records = (1..=count)
@@ -234,6 +258,7 @@ pub mod otlp {
                     value: Some(Value::StringValue(format!("request {number} line {index}"))),
                 }),
                 trace_id: trace_id(number).into(),
+                attributes: vec![text("request.id", &number.to_string())],
                 ..LogRecord::default()
             })
             .collect();

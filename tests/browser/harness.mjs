@@ -82,18 +82,6 @@ export async function eventually(what, probe, { withinMs = 30_000, everyMs = 500
   }
 }
 
-/** Share of a canvas' pixels that differ from its most frequent colour: 0 when nothing was drawn. */
-export function inkOf(canvas) {
-  return canvas.evaluate((element) => {
-    const { width, height } = element;
-    if (!width || !height) return 0;
-    const pixels = new Uint32Array(element.getContext("2d").getImageData(0, 0, width, height).data.buffer);
-    const counts = new Map();
-    for (const pixel of pixels) counts.set(pixel, (counts.get(pixel) ?? 0) + 1);
-    return 1 - Math.max(...counts.values()) / pixels.length;
-  });
-}
-
 /** Runs `main` and ends the process: 0, or 1 after naming the step that failed. */
 export async function run(title, main) {
   let current = "start";

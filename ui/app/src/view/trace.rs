@@ -57,10 +57,17 @@ fn Whole(context: TraceContext) -> impl IntoView {
     let for_logs = logs.clone();
     let details = move || {
         let chosen = selected.get();
-        let row = for_details.rows.iter().find(|row| row.span.span_id == chosen)?.clone();
+        let at = for_details.rows.iter().position(|row| row.span.span_id == chosen)?;
+        let row = for_details.rows[at].clone();
         let start_ns = for_details.start_ns;
+        // A service often logs in a span of its own below the one that is looked at.
+        let mine: HashSet<&str> = for_details.rows[at..=at + row.descendants]
+            .iter()
+            .filter(|below| below.service == row.service)
+            .map(|below| below.span.span_id.as_str())
+            .collect();
         let logs: Vec<LogRow> =
-            for_logs.iter().filter(|log| log.span_id == chosen).cloned().collect();
+            for_logs.iter().filter(|log| mine.contains(log.span_id.as_str())).cloned().collect();
         Some(view! { <Details row=row trace_start_ns=start_ns logs=logs/> })
     };
     let errors = waterfall.errors;
@@ -240,7 +247,9 @@ where
         set(&[("span", if chosen { None } else { Some(for_click.clone()) })]);
     };
     let (left, width) = facts.bar;
-    let text_left = left + width > 0.75;
+    // Beside the bar where there is room, else inside of it.
+    let after = left + width <= 0.8;
+    let before = !after && left >= 0.15;
     let ns = row.span.duration_ns();
     view! {
         <div
@@ -278,8 +287,8 @@ where
                     style:left=format!("{}%", left * 100.0) style:width=format!("max(2px, {}%)", width * 100.0)
                 ></span>
                 <span
-                    class="time" class:before=text_left
-                    style:left=if text_left { format!("{}%", left * 100.0) } else { format!("{}%", (left + width) * 100.0) }
+                    class="time" class:before=before class:inside=!after && !before
+                    style:left=format!("{}%", if before { left } else { left + width } * 100.0)
                 >
                     {duration(ns as f64)}
                 </span>
@@ -338,7 +347,7 @@ fn Details(row: Row, trace_start_ns: u64, logs: Vec<LogRow>) -> impl IntoView {
                 <dt>"Duration"</dt><dd>{duration(span.duration_ns() as f64)}</dd>
                 <dt>"Span ID"</dt><dd><code>{span.span_id.clone()}</code></dd>
             </dl>
-            <h3>"Logs of this span"</h3>
+            <h3>"Logs of this span and its service below it"</h3>
             {if logs.is_empty() {
                 view! { <p class="dim">"none"</p> }.into_any()
             } else {

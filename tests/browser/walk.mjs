@@ -61,7 +61,7 @@ await run("walk", async ({ browser, step }) => {
         const classes = (await row.getAttribute("class")) ?? "";
         return { ok: /\b(slow|failing)\b/.test(classes), seen: `class "${classes}"` };
       },
-      { withinMs: 120_000, everyMs: 3_000 },
+      { withinMs: 240_000, everyMs: 3_000 },
     );
     await screenshot(page, "walk-1-overview");
     return seen;

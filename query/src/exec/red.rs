@@ -18,8 +18,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// Narrowest step: the width of a fresh cell.
 const STEP_MIN_NS: u64 = 10 * SECOND_NS;
 
-/// Steps of a sparkline.
-const SPARK_STEPS: u64 = 30;
+/// Steps of a sparkline: ten seconds each over a quarter of an hour, so that a change shows within half a minute.
+const SPARK_STEPS: u64 = 90;
 
 /// Exemplars shown per step of a chart.
 const EXEMPLARS_PER_STEP: usize = 4;

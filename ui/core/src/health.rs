@@ -8,6 +8,9 @@ const NOW_STEPS: usize = 3;
 /// Below this a slower service is nobody's problem, ns.
 const SLOW_MIN_NS: f64 = 20e6;
 
+/// So many times its usual p99 is slow; the p99 of ten quiet seconds is little more than their maximum.
+const SLOW_FACTOR: f64 = 3.0;
+
 /// What is wrong with a service.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Health {
@@ -32,7 +35,7 @@ pub fn health(row: &ServiceRow) -> Health {
         before.sort_by(f64::total_cmp);
         let usual = before[before.len() / 2];
         let worst = now.iter().copied().fold(0.0, f64::max);
-        if worst > SLOW_MIN_NS && worst > usual * 2.0 {
+        if worst > SLOW_MIN_NS && worst > usual * SLOW_FACTOR {
             slower = Some(worst / usual.max(1.0));
         }
     }

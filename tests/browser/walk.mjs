@@ -75,7 +75,7 @@ await run("walk", async ({ browser, step }) => {
     const { step: found } = await eventually(`p99 of ${SERVICE} steps up`, async () => {
       const found = stepOf(answers.get(`/api/services/${SERVICE}`)?.series ?? []);
       return { ok: found !== null && (await line.getAttribute("d")).includes("L"), seen: "no step in the series", step: found };
-    });
+    }, { withinMs: 180_000 });
     await byTestId(page, "heatmap").waitFor();
     await screenshot(page, "walk-2-service");
     return `${ms(found.before)} to ${ms(found.after)}`;

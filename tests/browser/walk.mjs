@@ -42,6 +42,17 @@ await run("walk", async ({ browser, step }) => {
 
   if (process.env.SHOP_URL) {
     await step("slow payment is switched on in the shop", async () => {
+      // A step needs something before it: half a minute of healthy figures.
+      await eventually(
+        `${SERVICE} has a healthy past`,
+        async () => {
+          const { services } = await (await fetch(`${BASE_URL}/api/services`)).json();
+          const points = services.find((one) => one.name === SERVICE)?.p99_series ?? [];
+          const seen = points.filter((value) => value !== null).length;
+          return { ok: seen >= 4, seen: `${seen} points` };
+        },
+        { withinMs: 120_000, everyMs: 2_000 },
+      );
       await screenshot(page, "walk-0-healthy");
       const answer = await fetch(`${process.env.SHOP_URL}/scenarios/slow-payment`, {
         method: "PUT",

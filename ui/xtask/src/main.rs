@@ -22,7 +22,10 @@ fn main() -> Result<()> {
 }
 
 fn build() -> Result<()> {
-    let ui = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in ui/")?;
+    // Asked at run time: a build cache shared by several checkouts must not build another one's tree.
+    let xtask =
+        env::var_os("CARGO_MANIFEST_DIR").context("run this through cargo: see `make ui`")?;
+    let ui = Path::new(&xtask).parent().context("xtask lies in ui/")?;
     let dist = ui.join("dist");
     let stamp = newest_source(ui)?;
     if fs::read_to_string(dist.join(".stamp")).is_ok_and(|built| built == stamp) {

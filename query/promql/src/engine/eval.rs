@@ -37,6 +37,9 @@ pub(crate) fn without_metadata(labels: &Labels) -> Labels {
     labels.retain(|name| !is_metadata_label(name))
 }
 
+/// How many samples were looked at for each evaluation time, Unix ms.
+pub(crate) type SamplesByTime = Vec<(i64, u64)>;
+
 /// Evaluates a query. Gives the value, the notes, and the samples looked at by time.
 pub(crate) fn evaluate(
     options: &EngineOptions,
@@ -44,7 +47,7 @@ pub(crate) fn evaluate(
     expr: &Expr,
     query: QueryRange,
     budget: &Budget,
-) -> Result<(Evaluated, Annotations, Vec<(i64, u64)>)> {
+) -> Result<(Evaluated, Annotations, SamplesByTime)> {
     let mut counts_only = HashSet::new();
     find_counts_only(expr, false, &mut counts_only);
     let notes = RefCell::default();

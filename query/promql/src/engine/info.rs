@@ -121,8 +121,8 @@ impl Evaluator<'_> {
         matchers.extend(data.iter().chain(names).cloned());
         let lookback = self.lookback_ms();
         let range = TimeRange {
-            start_ms: looks.from_step(steps.start_ms) - lookback + 1,
-            end_ms: looks.from_step(steps.last_ms()),
+            start_ms: looks.seen_from(steps.start_ms) - lookback + 1,
+            end_ms: looks.seen_from(steps.last_ms()),
         };
         let step_ms = if steps.count > 1 { steps.step_ms } else { 0 };
         let hints = SelectHints { step_ms, function: "info".to_owned(), ..SelectHints::default() };
@@ -134,7 +134,7 @@ impl Evaluator<'_> {
             let mut lookup = Lookup::new(series, lookback);
             let mut times = Vec::with_capacity(steps.count);
             for step in 0..steps.count {
-                let found = lookup.at(looks.from_step(steps.time(step)));
+                let found = lookup.at(looks.seen_from(steps.time(step)));
                 if let Some(FoundValue::Histogram(_)) = found.as_ref().map(|f| &f.value) {
                     return self.fail(format!(
                         "this should be an info metric, with float samples: {}",

@@ -347,9 +347,9 @@ impl Run<'_> {
             Extend::Smoothed => (self.lookback, self.lookback),
         };
         let (mut f, mut h) = ((0, 0), (0, 0));
-        for step in 0..self.steps.count {
+        for (step, count) in counts.iter_mut().enumerate() {
             let step_time = self.steps.time(step);
-            let end = self.ranges.looks.from_step(step_time);
+            let end = self.ranges.looks.seen_from(step_time);
             let start = end.saturating_sub(self.context.range_ms);
             let edges = (start.saturating_sub(before), end.saturating_add(after));
             slide(&floats.times, &mut f, edges);
@@ -357,7 +357,7 @@ impl Run<'_> {
             if f.0 == f.1 && h.0 == h.1 {
                 continue;
             }
-            counts[step] += (f.1 - f.0 + h.1 - h.0) as u64;
+            *count += (f.1 - f.0 + h.1 - h.0) as u64;
             let from = resets.partition_point(|(i, _)| *i <= f.0);
             let to = resets.partition_point(|(i, _)| *i < f.1);
             let window = Window {

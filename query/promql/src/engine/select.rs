@@ -89,7 +89,7 @@ pub(crate) struct Looks {
 impl Looks {
     /// The time that is looked at from a step.
     #[inline]
-    pub(crate) fn from_step(&self, step_time_ms: i64) -> i64 {
+    pub(crate) fn seen_from(&self, step_time_ms: i64) -> i64 {
         self.at.unwrap_or(step_time_ms).saturating_sub(self.offset_ms)
     }
 }
@@ -112,8 +112,8 @@ impl Evaluator<'_> {
         (before_ms, after_ms): (i64, i64),
         hints: SelectHints,
     ) -> Result<Loaded> {
-        let first = looks.from_step(steps.start_ms);
-        let last = looks.from_step(steps.last_ms());
+        let first = looks.seen_from(steps.start_ms);
+        let last = looks.seen_from(steps.last_ms());
         let range = TimeRange {
             start_ms: first.saturating_sub(before_ms).saturating_add(1),
             end_ms: last.saturating_add(after_ms),
@@ -153,9 +153,9 @@ impl Evaluator<'_> {
             }
             let mut lookup = Lookup::new(series, lookback);
             let mut points = Points::absent(steps.count);
-            for step in 0..steps.count {
-                let Some(found) = lookup.at(looks.from_step(steps.time(step))) else { continue };
-                counts[step] += 1;
+            for (step, count) in counts.iter_mut().enumerate() {
+                let Some(found) = lookup.at(looks.seen_from(steps.time(step))) else { continue };
+                *count += 1;
                 match found.value {
                     FoundValue::Float(f) => points.floats[step] = f,
                     FoundValue::Histogram(h) => points.set_histogram(step, h.clone()),
@@ -183,7 +183,7 @@ impl Evaluator<'_> {
             let mut lookup = Lookup::new(series, lookback);
             let mut points = Points::absent(steps.count);
             for step in 0..steps.count {
-                if let Some(found) = lookup.at(looks.from_step(steps.time(step))) {
+                if let Some(found) = lookup.at(looks.seen_from(steps.time(step))) {
                     let ms = if starts { found.start_ms } else { found.time_ms };
                     points.floats[step] = ms as f64 / 1000.0;
                 }
@@ -203,7 +203,7 @@ impl Evaluator<'_> {
             let name = series.labels.name().to_owned();
             let mut points = Points::absent(steps.count);
             for step in 0..steps.count {
-                let time = looks.from_step(steps.time(step));
+                let time = looks.seen_from(steps.time(step));
                 let around = |times: &[i64]| {
                     let from = times.partition_point(|t| *t <= time - lookback);
                     (from, times.partition_point(|t| *t <= time + lookback))
@@ -275,7 +275,7 @@ impl Evaluator<'_> {
         };
         let hints = SelectHints { range_ms: range, ..SelectHints::default() };
         let loaded = self.load(&m.selector, steps, looks, (before, after), hints)?;
-        let end = looks.from_step(steps.start_ms);
+        let end = looks.seen_from(steps.start_ms);
         let mut out = Vec::with_capacity(loaded.series.len());
         for series in loaded.series {
             let mut series = without_stale(series);

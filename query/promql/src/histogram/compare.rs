@@ -110,11 +110,8 @@ fn any_less(now: &[Bucket], then: impl Iterator<Item = Bucket>) -> bool {
     for before in then {
         while now.next_if(|b| b.index < before.index).is_some() {}
         match now.peek() {
-            Some(b) if b.index == before.index => {
-                if b.count < before.count {
-                    return true;
-                }
-            }
+            Some(b) if b.index == before.index && b.count >= before.count => {}
+            Some(b) if b.index == before.index => return true,
             _ if before.count != 0.0 => return true,
             _ => {}
         }

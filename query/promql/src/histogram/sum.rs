@@ -129,8 +129,8 @@ impl HistogramSum {
             merge(&mut self.positive, &other.positive, sign);
             return Ok(remarks);
         }
-        self.to_schema(other.schema);
-        other.to_schema(self.schema);
+        self.lower_to(other.schema);
+        other.lower_to(self.schema);
         let (schema, threshold) = (self.schema, self.zero_threshold);
         for side in [&mut other.positive, &mut other.negative] {
             // What lies inside the zero bucket is counted there.
@@ -150,7 +150,7 @@ impl HistogramSum {
     }
 
     /// Lowers the resolution; does nothing if it is that low already.
-    fn to_schema(&mut self, schema: i32) {
+    fn lower_to(&mut self, schema: i32) {
         if schema < self.schema {
             reduce(&mut self.positive, self.schema, schema);
             reduce(&mut self.negative, self.schema, schema);
@@ -250,7 +250,7 @@ impl HistogramSum {
 
     /// Whether adding a histogram may leave the range of floats.
     pub(crate) fn may_overflow(&self, other: &Histogram) -> bool {
-        let large = |v: f64| !(v.abs() < f64::MAX / 4.0);
+        let large = |v: f64| v.is_nan() || v.abs() >= f64::MAX / 4.0;
         let buckets = self.positive.iter().chain(&self.negative).map(|(_, k)| k.sum);
         let theirs = other.positive.iter().chain(&other.negative).map(|b| b.count);
         [self.zero.sum, self.count.sum, self.sum.sum, other.zero_count, other.count, other.sum]

@@ -2,7 +2,8 @@
 
 SHELL := /bin/bash
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-UI_SOURCES := $(shell find ui -type d \( -name target -o -name dist \) -prune -o -type f -print 2>/dev/null)
+# The UI compiles in the answer types of query/api.
+UI_SOURCES := $(shell find ui query/api -type d \( -name target -o -name dist -o -name dist.tmp \) -prune -o -type f -print 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test test-setup lint bench ui clean

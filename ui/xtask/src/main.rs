@@ -1,8 +1,9 @@
 //! Builds the web app: `cargo run --manifest-path ui/Cargo.toml -p xtask -- build`.
 //!
 //! Compiles `ui` to WebAssembly, binds it with wasm-bindgen as a library (its version is the lock file's, so the two
-//! halves can't drift apart), compresses every file, and puts the result into `ui/dist` in one rename. Nothing is
-//! ever downloaded but crates: a missing toolchain is a message.
+//! halves can't drift apart), compresses every file, and puts the result into `ui/dist` in one rename. Compiled parts
+//! are kept in `ui/target`, or in a folder of `CARGO_TARGET_DIR` where that is set. Nothing is ever downloaded but
+//! crates: a missing toolchain is a message.
 
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
@@ -15,25 +16,40 @@ use std::{env, fs};
 const TARGET: &str = "wasm32-unknown-unknown";
 
 fn main() -> Result<()> {
-    match env::args().nth(1).as_deref() {
-        Some("build") => build(),
-        _ => bail!("usage: xtask build"),
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["build"] => build(&RELEASE),
+        ["build", "--fast"] => build(&FAST),
+        _ => bail!("usage: xtask build [--fast]"),
     }
 }
 
-fn build() -> Result<()> {
+/// How much is done to make the app small.
+struct Mode {
+    /// Of cargo.
+    profile: &'static str,
+    compressed: bool,
+}
+
+const RELEASE: Mode = Mode { profile: "wasm-release", compressed: true };
+
+/// For working on the UI: built in seconds, several times as large.
+const FAST: Mode = Mode { profile: "wasm-fast", compressed: false };
+
+fn build(mode: &Mode) -> Result<()> {
     // Asked at run time: a build cache shared by several checkouts must not build another one's tree.
     let xtask =
         env::var_os("CARGO_MANIFEST_DIR").context("run this through cargo: see `make ui`")?;
     let ui = Path::new(&xtask).parent().context("xtask lies in ui/")?;
     let dist = ui.join("dist");
-    let stamp = newest_source(ui)?;
+    let stamp = format!("{}\n{}", mode.profile, newest_source(ui)?);
     if fs::read_to_string(dist.join(".stamp")).is_ok_and(|built| built == stamp) {
         println!("ui: up to date");
         return Ok(());
     }
-    let target_dir = ui.join("target");
-    let wasm = compile(ui, &target_dir)?;
+    let target_dir = target_dir(ui)?;
+    let wasm = compile(ui, &target_dir, mode.profile)?;
     let fresh = ui.join("dist.tmp");
     if fresh.exists() {
         fs::remove_dir_all(&fresh)?;
@@ -51,17 +67,32 @@ fn build() -> Result<()> {
         let entry = entry?;
         fs::copy(entry.path(), fresh.join(entry.file_name()))?;
     }
-    for entry in fs::read_dir(&fresh)? {
-        compress(&entry?.path())?;
+    if mode.compressed {
+        for entry in fs::read_dir(&fresh)? {
+            compress(&entry?.path())?;
+        }
     }
     fs::write(fresh.join(".stamp"), &stamp)?;
     if dist.exists() {
         fs::remove_dir_all(&dist)?;
     }
     fs::rename(&fresh, &dist)?;
-    let size = fs::metadata(dist.join("ui_bg.wasm.br"))?.len();
-    println!("ui: built, {} KiB of WebAssembly compressed", size.div_ceil(1024));
+    let (file, how) = match mode.compressed {
+        true => ("ui_bg.wasm.br", "compressed"),
+        false => ("ui_bg.wasm", "not compressed"),
+    };
+    let size = fs::metadata(dist.join(file))?.len();
+    println!("ui: built, {} KiB of WebAssembly {how}", size.div_ceil(1024));
     Ok(())
+}
+
+/// Where compiled parts are kept: apart from the host's, which may be made by another version of cargo.
+fn target_dir(ui: &Path) -> Result<PathBuf> {
+    match env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
+        // Relative to where cargo was called, as cargo itself has it.
+        Some(dir) => Ok(std::path::absolute(dir)?.join("ui-wasm")),
+        None => Ok(ui.join("target")),
+    }
 }
 
 /// Length and time of every source file, so that an unchanged tree is not built again.
@@ -71,6 +102,7 @@ fn newest_source(ui: &Path) -> Result<String> {
         ui.join("app"),
         ui.join("core"),
         ui.join("static"),
+        ui.join("Cargo.toml"),
         ui.join("Cargo.lock"),
         ui.join("../query/api/src"),
     ];
@@ -143,7 +175,7 @@ fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-fn compile(ui: &Path, target_dir: &Path) -> Result<PathBuf> {
+fn compile(ui: &Path, target_dir: &Path, profile: &str) -> Result<PathBuf> {
     let mut command = match toolchain()? {
         Toolchain::Plain => Command::new("cargo"),
         Toolchain::Debian { cargo, rustc, linker } => {
@@ -173,13 +205,13 @@ fn compile(ui: &Path, target_dir: &Path) -> Result<PathBuf> {
     command
         .current_dir(ui)
         .args(["build", "--locked", "-p", "ui", "--lib", "--target", TARGET])
-        .args(["--profile", "wasm-release", "--target-dir"])
+        .args(["--profile", profile, "--target-dir"])
         .arg(target);
     let status = command.status().with_context(|| format!("{command:?} can't be run"))?;
     if !status.success() {
         bail!("the web app did not compile");
     }
-    Ok(target_dir.join(TARGET).join("wasm-release/ui.wasm"))
+    Ok(target_dir.join(TARGET).join(profile).join("ui.wasm"))
 }
 
 /// Writes `.br` and `.gz` beside a file.

@@ -46,10 +46,14 @@ pub fn is_api(path: &str) -> bool {
     APIS.contains(&first)
 }
 
-/// UI addresses are under none of those prefixes, and have no file extension.
+/// UI addresses are under none of those prefixes, and have no file extension, but what they name may have dots.
 fn is_page(name: &str) -> bool {
+    const NAMES: [&str; 2] = ["service", "trace"];
+    let names_something = name
+        .split_once('/')
+        .is_some_and(|(page, thing)| NAMES.contains(&page) && !thing.is_empty());
     let last = name.rsplit('/').next().unwrap_or_default();
-    !is_api(name) && !last.contains('.')
+    !is_api(name) && (names_something || !last.contains('.'))
 }
 
 fn no_ui() -> Response {
@@ -140,10 +144,25 @@ mod tests {
 
     #[test]
     fn pages_are_told_from_files_and_apis() {
-        for page in ["", "services/checkout", "traces/0af7651916cd43dd8448eb211c80319c", "logs"] {
+        for page in [
+            "",
+            "service/checkout",
+            "service/shop.example.com",
+            "service/a%2Fb.c",
+            "trace/0af7651916cd43dd8448eb211c80319c",
+            "logs",
+        ] {
             assert!(is_page(page), "{page}");
         }
-        for other in ["app.js", "api/nothing", "prometheus/api/v1/x", "favicon.ico", "v1/traces"] {
+        for other in [
+            "app.js",
+            "api/nothing",
+            "api/services/a.b",
+            "prometheus/api/v1/x",
+            "favicon.ico",
+            "v1/traces",
+            "img/logo.png",
+        ] {
             assert!(!is_page(other), "{other}");
         }
     }

@@ -50,6 +50,18 @@ pub fn count(value: f64) -> String {
     }
 }
 
+/// Bytes by powers of 1024: `999 B`, `1.5 KiB`, `20 MiB`.
+pub fn bytes(value: f64) -> String {
+    let mut value = value;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value.abs() < 1024.0 {
+            return format!("{} {unit}", significant(value));
+        }
+        value /= 1024.0;
+    }
+    format!("{} TiB", significant(value))
+}
+
 /// Per second.
 pub fn rate(value: f64) -> String {
     format!("{}/s", count(value))
@@ -65,14 +77,6 @@ pub fn percent(ratio: f64) -> String {
     } else {
         format!("{}%", significant(percent))
     }
-}
-
-/// Hue of a service, 0-359: the same everywhere.
-pub fn hue(name: &str) -> u32 {
-    let hash =
-        name.bytes().fold(2_166_136_261u32, |h, b| (h ^ u32::from(b)).wrapping_mul(16_777_619));
-    // Twelve well-spaced hues are easier to tell apart than 360.
-    (hash >> 7) % 12 * 30 + 10
 }
 
 #[cfg(test)]
@@ -98,6 +102,9 @@ mod tests {
     fn counts_and_percents_stay_short() {
         assert_eq!(count(12_345.0), "12.3 k");
         assert_eq!(count(100.0), "100");
+        assert_eq!(bytes(1536.0), "1.5 KiB");
+        assert_eq!(bytes(3e15), "2728 TiB");
+        assert_eq!(count(-2_500.0), "-2.5 k");
         assert_eq!(percent(0.0421), "4.21%");
         assert_eq!(percent(0.000_01), "<0.1%");
         assert_eq!(percent(1.0), "100%");

@@ -2,7 +2,11 @@
 
 pub mod format;
 pub mod health;
+pub mod heat;
 pub mod map;
+pub mod palette;
+pub mod promql;
 pub mod scale;
+pub mod series;
 pub mod time;
 pub mod waterfall;

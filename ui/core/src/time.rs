@@ -85,6 +85,41 @@ pub fn date_clock(time_ns: u64, offset_minutes: i64, millis: bool) -> String {
     format!("{year:04}-{month:02}-{day:02} {}", clock(time_ns, offset_minutes, millis))
 }
 
+/// A mark on a time axis: where it stands, 0-1, and its text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mark {
+    pub share: f64,
+    pub text: String,
+}
+
+/// About `wanted` marks at round local times between two Unix times in ns.
+pub fn marks(start_ns: u64, end_ns: u64, offset_minutes: i64, wanted: usize) -> Vec<Mark> {
+    const STEPS: [u64; 21] = [
+        1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200,
+        86_400, 172_800, 604_800, 2_592_000,
+    ];
+    let width = end_ns.saturating_sub(start_ns).max(1);
+    let raw = width / 1_000_000_000 / wanted.max(1) as u64;
+    let step = STEPS.into_iter().find(|step| *step >= raw).unwrap_or(STEPS[STEPS.len() - 1]);
+    let step_ns = i128::from(step) * 1_000_000_000;
+    let offset = i128::from(offset_minutes) * 60_000_000_000;
+    let first = (i128::from(start_ns) + offset).div_euclid(step_ns) + 1;
+    (first..)
+        .map(|n| n * step_ns - offset)
+        .take_while(|time| *time <= i128::from(end_ns))
+        .map(|time| {
+            let whole = date_clock(time as u64, offset_minutes, false);
+            let text = match step {
+                86_400.. => &whole[5..10],
+                60.. => &whole[11..16],
+                _ => &whole[11..],
+            };
+            let share = (time - i128::from(start_ns)) as f64 / width as f64;
+            Mark { share, text: text.to_owned() }
+        })
+        .collect()
+}
+
 /// Days since 1970 as a Gregorian date (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
 fn civil(days: i64) -> (i64, i64, i64) {
     let z = days + 719_468;
@@ -110,6 +145,23 @@ mod tests {
         let fixed = Range::parse(Some("1h"), Some("5"), Some("9"));
         assert_eq!(fixed.query(), "start=5&end=9");
         assert_eq!(Range::parse(Some("soon"), None, None).query(), "range=15m");
+    }
+
+    #[test]
+    fn marks_stand_at_round_local_times() {
+        let start = 1_700_000_000_000_000_000; // 22:13:20
+        let texts = |seconds: u64, zone| -> Vec<String> {
+            let marks = marks(start, start + seconds * 1_000_000_000, zone, 5);
+            assert!(marks.iter().all(|mark| (0.0..=1.0).contains(&mark.share)));
+            marks.into_iter().map(|mark| mark.text).collect()
+        };
+        assert_eq!(texts(900, 0), ["22:15", "22:20", "22:25"]);
+        assert_eq!(texts(60, 0), ["22:13:30", "22:13:45", "22:14:00", "22:14:15"]);
+        assert_eq!(texts(86_400, 330), ["06:00", "12:00", "18:00", "00:00"]);
+        assert_eq!(texts(3 * 86_400, 0), ["11-15", "11-16", "11-17"]);
+        assert!(
+            (marks(start, start + 900_000_000_000, 0, 5)[0].share - 100.0 / 900.0).abs() < 1e-9
+        );
     }
 
     #[test]

@@ -46,6 +46,24 @@ impl Waterfall {
     }
 }
 
+/// So long after its last span's end a trace gets no more spans, ns: exporters hold spans back for seconds.
+const QUIET_NS: u64 = 60_000_000_000;
+
+/// The same while a parent is missing: it may be a span that has not ended yet.
+const QUIET_ORPHANS_NS: u64 = 600_000_000_000;
+
+/// Whether a trace is as complete as it will be.
+pub fn is_settled(data: &TracesData, now_ns: u64) -> bool {
+    let spans =
+        || data.resource_spans.iter().flat_map(|group| &group.scope_spans).flat_map(|s| &s.spans);
+    let Some(end_ns) = spans().map(|span| span.end_time_unix_nano).max() else { return false };
+    let ids: HashSet<&str> = spans().map(|span| span.span_id.as_str()).collect();
+    let orphans = spans()
+        .any(|span| !span.parent_span_id.is_empty() && !ids.contains(span.parent_span_id.as_str()));
+    let quiet_ns = if orphans { QUIET_ORPHANS_NS } else { QUIET_NS };
+    now_ns.saturating_sub(end_ns) > quiet_ns
+}
+
 /// Lays out a trace. Spans whose parent is missing, or that are their own ancestors, stand as roots.
 pub fn layout(data: &TracesData) -> Waterfall {
     let mut spans: Vec<(&Span, &Resource, &Scope)> = Vec::new();
@@ -174,6 +192,11 @@ pub fn service_of(resource: &Resource) -> String {
         .unwrap_or_else(|| "unknown_service".to_owned())
 }
 
+/// Place of the row above `at` that is its parent.
+pub fn parent(rows: &[Row], at: usize) -> Option<usize> {
+    rows[..at].iter().rposition(|row| row.depth < rows[at].depth)
+}
+
 /// The rows that show when some are folded: a folded row hides what stands below it.
 pub fn visible(rows: &[Row], folded: &HashSet<String>) -> Vec<usize> {
     let mut shown = Vec::with_capacity(rows.len());
@@ -255,6 +278,29 @@ mod tests {
             .map(|i| span(&i.to_string(), &(i.wrapping_sub(1)).to_string(), i, i + 1))
             .collect();
         assert_eq!(layout(&trace(deep)).rows.len(), 50_000);
+    }
+
+    #[test]
+    fn a_trace_is_settled_some_time_after_its_last_span() {
+        let whole = trace(vec![span("a", "", 0, 10), span("b", "a", 1, 5)]);
+        assert!(!is_settled(&whole, 10 + QUIET_NS));
+        assert!(is_settled(&whole, 11 + QUIET_NS));
+        let part = trace(vec![span("b", "a", 1, 5)]);
+        assert!(!is_settled(&part, 6 + QUIET_NS));
+        assert!(is_settled(&part, 6 + QUIET_ORPHANS_NS));
+        assert!(!is_settled(&trace(Vec::new()), u64::MAX), "spans are still to come");
+    }
+
+    #[test]
+    fn a_row_knows_the_row_it_stands_below() {
+        let laid = layout(&trace(vec![
+            span("a", "", 0, 10),
+            span("b", "a", 1, 5),
+            span("c", "b", 2, 3),
+            span("d", "a", 6, 7),
+        ]));
+        let parents: Vec<Option<usize>> = (0..4).map(|at| parent(&laid.rows, at)).collect();
+        assert_eq!(parents, [None, Some(0), Some(1), Some(0)]);
     }
 
     #[test]

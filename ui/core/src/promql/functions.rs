@@ -1,0 +1,105 @@
+//! Functions and aggregations as the completion shows them.
+
+/// Name, arguments, what it gives.
+pub type Entry = (&'static str, &'static str, &'static str);
+
+/// Aggregations over series.
+pub const AGGREGATIONS: [Entry; 12] = [
+    ("sum", "(vector)", "sum over series"),
+    ("avg", "(vector)", "mean over series"),
+    ("min", "(vector)", "smallest of the series"),
+    ("max", "(vector)", "largest of the series"),
+    ("count", "(vector)", "number of series"),
+    ("topk", "(k, vector)", "the k largest series"),
+    ("bottomk", "(k, vector)", "the k smallest series"),
+    ("quantile", "(q, vector)", "quantile over series"),
+    ("count_values", "(label, vector)", "number of series by value"),
+    ("group", "(vector)", "1 for each group"),
+    ("stddev", "(vector)", "standard deviation over series"),
+    ("stdvar", "(vector)", "variance over series"),
+];
+
+/// Functions that need no flag.
+pub const FUNCTIONS: [Entry; 73] = [
+    ("rate", "(range)", "rise per second of a counter, mean over the range"),
+    ("increase", "(range)", "rise of a counter over the range"),
+    ("irate", "(range)", "rise per second between the last two samples"),
+    ("histogram_quantile", "(q, buckets)", "quantile of a histogram"),
+    ("histogram_fraction", "(low, high, histogram)", "share of observations between two values"),
+    ("histogram_avg", "(histogram)", "mean of the observations"),
+    ("histogram_count", "(histogram)", "number of observations"),
+    ("histogram_sum", "(histogram)", "sum of the observations"),
+    ("histogram_stddev", "(histogram)", "standard deviation of the observations"),
+    ("histogram_stdvar", "(histogram)", "variance of the observations"),
+    ("avg_over_time", "(range)", "mean over the range"),
+    ("min_over_time", "(range)", "smallest in the range"),
+    ("max_over_time", "(range)", "largest in the range"),
+    ("sum_over_time", "(range)", "sum over the range"),
+    ("count_over_time", "(range)", "number of samples in the range"),
+    ("quantile_over_time", "(q, range)", "quantile over the range"),
+    ("stddev_over_time", "(range)", "standard deviation over the range"),
+    ("stdvar_over_time", "(range)", "variance over the range"),
+    ("first_over_time", "(range)", "first sample of the range"),
+    ("last_over_time", "(range)", "last sample of the range"),
+    ("present_over_time", "(range)", "1 where the range has a sample"),
+    ("absent_over_time", "(range)", "1 where the range has no sample"),
+    ("absent", "(vector)", "1 where there is no series"),
+    ("changes", "(range)", "how often the value changed"),
+    ("resets", "(range)", "how often a counter started anew"),
+    ("delta", "(range)", "change of a gauge over the range"),
+    ("idelta", "(range)", "change between the last two samples"),
+    ("deriv", "(range)", "slope per second of a gauge"),
+    ("predict_linear", "(range, seconds)", "a gauge's value so many seconds on"),
+    ("label_replace", "(vector, to, with, from, regex)", "a label made from another one"),
+    ("label_join", "(vector, to, separator, from…)", "a label joined from others"),
+    ("clamp", "(vector, min, max)", "values held between two bounds"),
+    ("clamp_min", "(vector, min)", "values held above a bound"),
+    ("clamp_max", "(vector, max)", "values held below a bound"),
+    ("round", "(vector, to)", "to the nearest multiple"),
+    ("ceil", "(vector)", "up to the next whole number"),
+    ("floor", "(vector)", "down to the next whole number"),
+    ("abs", "(vector)", "without the sign"),
+    ("sgn", "(vector)", "the sign: -1, 0 or 1"),
+    ("exp", "(vector)", "e to the power of it"),
+    ("ln", "(vector)", "natural logarithm"),
+    ("log2", "(vector)", "binary logarithm"),
+    ("log10", "(vector)", "decimal logarithm"),
+    ("sqrt", "(vector)", "square root"),
+    ("sort", "(vector)", "by value, ascending"),
+    ("sort_desc", "(vector)", "by value, descending"),
+    ("scalar", "(vector)", "the value of the only series"),
+    ("vector", "(scalar)", "a series of that value"),
+    ("time", "()", "Unix seconds of the evaluation"),
+    ("timestamp", "(vector)", "Unix seconds of each sample"),
+    ("minute", "(time)", "minute of the hour, UTC"),
+    ("hour", "(time)", "hour of the day, UTC"),
+    ("day_of_week", "(time)", "0 is Sunday"),
+    ("day_of_month", "(time)", "from 1"),
+    ("day_of_year", "(time)", "from 1"),
+    ("days_in_month", "(time)", "28 to 31"),
+    ("month", "(time)", "1 is January"),
+    ("year", "(time)", "in UTC"),
+    ("pi", "()", "3.14159…"),
+    ("deg", "(vector)", "radians as degrees"),
+    ("rad", "(vector)", "degrees as radians"),
+    ("sin", "(vector)", "sine"),
+    ("cos", "(vector)", "cosine"),
+    ("tan", "(vector)", "tangent"),
+    ("asin", "(vector)", "arc sine"),
+    ("acos", "(vector)", "arc cosine"),
+    ("atan", "(vector)", "arc tangent"),
+    ("sinh", "(vector)", "hyperbolic sine"),
+    ("cosh", "(vector)", "hyperbolic cosine"),
+    ("tanh", "(vector)", "hyperbolic tangent"),
+    ("asinh", "(vector)", "inverse hyperbolic sine"),
+    ("acosh", "(vector)", "inverse hyperbolic cosine"),
+    ("atanh", "(vector)", "inverse hyperbolic tangent"),
+];
+
+pub fn is_aggregation(word: &str) -> bool {
+    AGGREGATIONS.iter().any(|(name, ..)| name.eq_ignore_ascii_case(word))
+}
+
+pub fn is_function(word: &str) -> bool {
+    FUNCTIONS.iter().any(|(name, ..)| *name == word)
+}

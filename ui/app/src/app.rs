@@ -1,6 +1,6 @@
 //! Routes, navigation, range picker, theme.
 
-use crate::client::Tick;
+use crate::client::Refresh;
 use crate::url::{now_ns, use_range, use_set_params, zone_minutes};
 use crate::view::{logs, metrics, overview, service, sql, trace, traces};
 use crate::widgets::icons;
@@ -15,13 +15,13 @@ const REFRESH_MS: u32 = 10_000;
 
 #[component]
 pub fn App() -> impl IntoView {
-    let tick = RwSignal::new(0);
-    provide_context(Tick(tick));
+    let refresh = Refresh { tick: RwSignal::new(0), trouble: RwSignal::new(None) };
+    provide_context(refresh);
     apply_theme(stored_theme().as_deref());
     view! {
         <Router>
             <a class="skip" href="#main">"Skip to content"</a>
-            <Header tick=tick/>
+            <Header refresh=refresh/>
             <main id="main" tabindex="-1">
                 <Routes fallback=|| view! { <NotFound/> }>
                     <Route path=path!("/") view=overview::Overview/>
@@ -48,7 +48,7 @@ fn NotFound() -> impl IntoView {
 }
 
 #[component]
-fn Header(tick: RwSignal<u32>) -> impl IntoView {
+fn Header(refresh: Refresh) -> impl IntoView {
     let location = use_location();
     let range = use_range();
     let links = [
@@ -77,7 +77,6 @@ fn Header(tick: RwSignal<u32>) -> impl IntoView {
                 {links
                     .into_iter()
                     .map(|(href, label)| {
-                        let current = current.clone();
                         view! {
                             <a
                                 href=move || format!("{href}?{}", range.get().query())
@@ -89,7 +88,10 @@ fn Header(tick: RwSignal<u32>) -> impl IntoView {
                     })
                     .collect_view()}
             </nav>
-            <RangePicker tick=tick/>
+            {move || refresh.trouble.get().map(|why| view! {
+                <span class="trouble" role="status" title=why>"Not up to date"</span>
+            })}
+            <RangePicker tick=refresh.tick/>
             <ThemeButton/>
         </header>
     }

@@ -1,5 +1,6 @@
 //! The one way to the server: JSON over HTTP, with the server's own words when it refuses.
 
+use crate::focus::keep_focus;
 use gloo_net::http::Request;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -47,44 +48,82 @@ fn read<T: DeserializeOwned>(ok: bool, text: Result<String, gloo_net::Error>) ->
             .and_then(|body| body["error"].as_str().map(str::to_owned));
         return Err(prometheus.unwrap_or(text));
     }
-    serde_json::from_str(&text).map_err(|error| format!("unexpected answer: {error}"))
+    // Some endpoints answer "there is none" with an empty body.
+    let text = if text.is_empty() { "null" } else { &text };
+    serde_json::from_str(text).map_err(|error| format!("unexpected answer: {error}"))
 }
 
-/// The refresh signal of the page; see the range picker.
+/// What all views share: the refresh signal, and why the last refresh failed.
 #[derive(Clone, Copy)]
-pub struct Tick(pub RwSignal<u32>);
+pub struct Refresh {
+    pub tick: RwSignal<u32>,
+    /// Views keep what they have when it can't be brought up to date; the header says so.
+    pub trouble: RwSignal<Option<String>>,
+}
 
 /// Keeps data in step with an address that changes; an empty address asks for nothing.
 ///
 /// `path` is asked again at every tick of the refresh signal. Answers that come after a newer request are dropped.
 pub fn load<T>(path: impl Fn() -> String + 'static) -> RwSignal<Load<T>>
 where
-    T: DeserializeOwned + Send + Sync + 'static,
+    T: DeserializeOwned + PartialEq + Send + Sync + 'static,
+{
+    load_until(path, |_| false)
+}
+
+/// The same, but data that are `settled` are not asked for again until the address is another one.
+pub fn load_until<T>(
+    path: impl Fn() -> String + 'static,
+    settled: impl Fn(&T) -> bool + 'static,
+) -> RwSignal<Load<T>>
+where
+    T: DeserializeOwned + PartialEq + Send + Sync + 'static,
 {
     let data = RwSignal::new(Load::Loading);
     let newest = StoredValue::new(0u32);
     let last = StoredValue::new(String::new());
-    let tick = use_context::<Tick>();
+    let refresh = use_context::<Refresh>();
     Effect::new(move |_| {
-        if let Some(Tick(tick)) = tick {
-            tick.track();
+        if let Some(refresh) = refresh {
+            refresh.tick.track();
         }
         let path = path();
-        if path.is_empty() {
-            return;
-        }
-        let mine = newest.get_value().wrapping_add(1);
-        newest.set_value(mine);
         // Another question: what is on screen is no answer to it. The same one again: keep it until the new comes.
         let question = path.split("&_=").next().unwrap_or_default().to_owned();
-        if last.get_value() != question {
+        let same = last.with_value(|last| *last == question);
+        let enough =
+            data.with_untracked(|data| matches!(data, Load::Ready(known) if settled(known)));
+        if same && (enough || path.is_empty()) {
+            return;
+        }
+        // Whatever is still on its way answers an older question.
+        let mine = newest.get_value().wrapping_add(1);
+        newest.set_value(mine);
+        if !same {
             last.set_value(question);
             data.set(Load::Loading);
         }
+        if path.is_empty() {
+            return;
+        }
         spawn_local(async move {
             let answer = get::<T>(&path).await;
-            if newest.try_get_value() == Some(mine) {
-                data.set(answer.map_or_else(Load::Failed, Load::Ready));
+            if newest.try_get_value() != Some(mine) {
+                return;
+            }
+            let (stays, trouble) = data.with_untracked(|known| match (known, &answer) {
+                (Load::Ready(known), Ok(new)) => (known == new, None),
+                // Figures of a moment ago are worth more than none.
+                (Load::Ready(_), Err(why)) => (true, Some(why.clone())),
+                _ => (false, None),
+            });
+            if let Some(refresh) = refresh
+                && refresh.trouble.with_untracked(|known| *known != trouble)
+            {
+                refresh.trouble.set(trouble);
+            }
+            if !stays {
+                keep_focus(|| data.set(answer.map_or_else(Load::Failed, Load::Ready)));
             }
         });
     });

@@ -5,6 +5,7 @@
 mod app;
 mod chart;
 mod client;
+mod focus;
 mod url;
 mod view;
 mod widgets;

@@ -36,8 +36,17 @@ pub fn use_param(name: &'static str) -> Memo<String> {
     Memo::new(move |_| query.with(|map| map.get(name).unwrap_or_default()))
 }
 
-/// A function that sets or removes parameters and leaves the others as they are.
+/// A function that sets or removes parameters and leaves the others as they are; the way back leads to the old ones.
 pub fn use_set_params() -> impl Fn(&[(&str, Option<String>)]) + Clone + 'static {
+    use_params_setter(false)
+}
+
+/// The same without a step in the history: for what changes with every key.
+pub fn use_replace_params() -> impl Fn(&[(&str, Option<String>)]) + Clone + 'static {
+    use_params_setter(true)
+}
+
+fn use_params_setter(replace: bool) -> impl Fn(&[(&str, Option<String>)]) + Clone + 'static {
     let query = use_query_map();
     let location = use_location();
     let navigate = use_navigate();
@@ -54,7 +63,7 @@ pub fn use_set_params() -> impl Fn(&[(&str, Option<String>)]) + Clone + 'static 
         let text: Vec<String> =
             pairs.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect();
         let path = location.pathname.get_untracked();
-        let options = NavigateOptions { scroll: false, ..NavigateOptions::default() };
+        let options = NavigateOptions { scroll: false, replace, ..NavigateOptions::default() };
         navigate(&format!("{path}?{}", text.join("&")), options);
     }
 }

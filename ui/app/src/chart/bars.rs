@@ -1,5 +1,6 @@
 //! Stacked bars over time: the histogram of logs by severity. A click on a bar zooms into its step.
 
+use super::frame::{Plot, TimeLabels, ValueLabels, time_marks};
 use crate::url::zone_minutes;
 use leptos::prelude::*;
 use std::collections::BTreeMap;
@@ -24,6 +25,11 @@ pub fn SeverityBars(
     let ticks = ticks_up_to(top as f64, 2);
     let top = *ticks.last().unwrap_or(&1.0);
     let zone = zone_minutes();
+    let present: Vec<&str> = SEVERITIES
+        .into_iter()
+        .rev()
+        .filter(|severity| buckets.iter().any(|(_, counts)| counts.contains_key(*severity)))
+        .collect();
     let bars = buckets
         .into_iter()
         .map(|(time, counts)| {
@@ -52,22 +58,33 @@ pub fn SeverityBars(
             }
         })
         .collect_view();
-    let labels = ticks
+    let labels = ticks.iter().map(|tick| (tick / top, count(*tick))).collect();
+    let across = ticks
         .iter()
-        .map(|tick| view! { <span style:bottom=format!("{}%", tick / top * 100.0)>{count(*tick)}</span> })
+        .map(|tick| {
+            let y = 100.0 - tick / top * 100.0;
+            view! { <line class="grid" x1="0" x2="1000" y1=y y2=y/> }
+        })
         .collect_view();
-    let times = (0..=4u64)
-        .map(|i| view! { <span>{clock(start + (end - start) / 4 * i, zone, false)}</span> })
+    let keys = present
+        .into_iter()
+        .map(|severity| {
+            let class = format!("key {}", severity.to_lowercase());
+            view! { <span class=class>{severity.to_lowercase()}</span> }
+        })
         .collect_view();
     view! {
-        <div class="frame low" data-testid="log-histogram">
-            <div class="ylabels" aria-hidden="true">{labels}</div>
-            <div class="plot">
-                <svg viewBox="0 0 1000 100" preserveAspectRatio="none" role="img" aria-label="Logs over time by severity">
-                    {bars}
-                </svg>
+        <figure class="chart bars" data-testid="log-histogram">
+            <figcaption><span class="hint">"Lines over time; drag to zoom"</span><span class="legend">{keys}</span></figcaption>
+            <div class="frame low">
+                <ValueLabels labels=labels/>
+                <Plot start=start end=end on_hover=|_| ()>
+                    <svg viewBox="0 0 1000 100" preserveAspectRatio="none" role="img" aria-label="Logs over time by severity">
+                        {across} {bars}
+                    </svg>
+                </Plot>
+                <TimeLabels marks=time_marks(start, end)/>
             </div>
-            <div class="xlabels" aria-hidden="true">{times}</div>
-        </div>
+        </figure>
     }
 }

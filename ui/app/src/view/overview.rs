@@ -3,6 +3,7 @@
 use super::{bounds_query, set_title};
 use crate::client::{Load, load};
 use crate::url::use_range;
+use crate::widgets::colour::meet;
 use crate::widgets::spark::Spark;
 use crate::widgets::states::{SendData, show};
 use crate::widgets::{Chip, ServiceLink};
@@ -23,6 +24,7 @@ pub fn Overview() -> impl IntoView {
         <h1>"Services"</h1>
         {show(services, move |list| {
             let query = range.get_untracked().query();
+            meet(list.services.iter().map(|row| row.name.as_str()));
             if list.services.is_empty() {
                 view! { <SendData/> }.into_any()
             } else {

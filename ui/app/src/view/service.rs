@@ -2,16 +2,20 @@
 
 use super::overview::shown;
 use super::{bounds_query, set_title};
+use crate::chart::dots::Dot;
 use crate::chart::heat::HeatMap;
 use crate::chart::lines::{Crosshair, Line, LineChart};
 use crate::client::load;
-use crate::url::{encode, use_param, use_range, use_set_params};
+use crate::url::{encode, use_param, use_range, use_set_params, zone_minutes};
 use crate::widgets::Chip;
 use crate::widgets::states::show;
 use leptos::prelude::*;
 use leptos_router::hooks::use_params_map;
-use trefoil_api::services::{OperationRow, ServiceDetail};
-use ui_core::format::{duration, percent, rate};
+use std::sync::Arc;
+use trefoil_api::services::{Heatmap, OperationRow, ServiceDetail, SpanExemplar};
+use ui_core::format::{count, duration, percent, rate};
+use ui_core::heat::{Cell, Column, Heat};
+use ui_core::time::clock;
 
 #[component]
 pub fn Service() -> impl IntoView {
@@ -106,17 +110,68 @@ fn Detail(detail: ServiceDetail, query: String) -> impl IntoView {
             <div><dt>"p99"</dt><dd>{shown(detail.p99)}</dd></div>
         </dl>
         <div class="charts">
-            <LineChart title="Rate".into() testid="chart-rate" lines=rates start=start end=end show=rate/>
-            <LineChart title="Errors".into() testid="chart-errors" lines=errors start=start end=end show=percent/>
-            <LineChart title="Duration".into() testid="chart-p99" lines=latency start=start end=end show=duration/>
+            <LineChart title="Rate" testid="chart-rate" lines=rates start=start end=end show=rate/>
+            <LineChart title="Errors" testid="chart-errors" lines=errors start=start end=end show=percent/>
+            <LineChart title="Duration" testid="chart-p99" lines=latency start=start end=end show=duration/>
         </div>
         <section aria-labelledby="heat-title" data-testid="heatmap">
             <h2 id="heat-title">"Durations"</h2>
-            <p class="hint">"Darker means more spans. Every dot is a real span: follow it to its trace."</p>
-            <HeatMap map=detail.heatmap exemplars=detail.exemplars step_ns=detail.step_ns query=query/>
+            <p class="hint">"Every dot is a real span: follow it to its trace. Drag over a chart to zoom in."</p>
+            {heat_map(detail.heatmap, detail.exemplars, (start, end), detail.step_ns, &query)}
         </section>
         <Operations rows=detail.operations/>
     }
+}
+
+/// The heat map of durations in ns, with a dot for each exemplar.
+fn heat_map(
+    map: Heatmap,
+    exemplars: Vec<SpanExemplar>,
+    (start, end): (u64, u64),
+    step_ns: u64,
+    query: &str,
+) -> impl IntoView + use<> {
+    let start = map.times.first().map_or(start, |first| start.min(*first));
+    let columns = map
+        .times
+        .iter()
+        .zip(&map.counts)
+        .map(|(time_ns, counts)| {
+            let cells = map.bounds_ns.windows(2).zip(counts).filter(|(_, count)| **count > 0);
+            let cells = cells
+                .map(|(ends, count)| Cell { low: ends[0], high: ends[1], count: *count as f64 })
+                .collect();
+            Column { time_ns: *time_ns, cells }
+        })
+        .collect();
+    let Some(heat) = Heat::new(start, end, step_ns, columns) else {
+        return view! { <p class="state dim">"No spans in this range."</p> }.into_any();
+    };
+    let width = (end - start).max(1) as f64;
+    let zone = zone_minutes();
+    let dots = exemplars
+        .into_iter()
+        .filter(|e| (start..=end).contains(&e.time))
+        .map(|e| {
+            let label = format!(
+                "{} {}, {}{}: open this trace",
+                e.operation,
+                duration(e.duration_ns as f64),
+                clock(e.time, zone, false),
+                if e.error { ", error" } else { "" }
+            );
+            let dot = Dot {
+                x: (e.time - start) as f64 / width,
+                y: 0.0,
+                href: format!("/trace/{}?span={}&{query}", e.trace_id, e.span_id),
+                label,
+                error: e.error,
+                duration_ns: Some(e.duration_ns),
+            };
+            (e.duration_ns as f64, dot)
+        })
+        .collect();
+    view! { <HeatMap heat=Arc::new(heat) dots=dots show=duration count=count/> }.into_any()
 }
 
 #[component]

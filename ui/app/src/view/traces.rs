@@ -4,6 +4,7 @@ use super::{bounds_query, set_title};
 use crate::client::{Load, load};
 use crate::url::{encode, use_param, use_range, use_set_params, zone_minutes};
 use crate::widgets::Chip;
+use crate::widgets::colour::{meet, service_class};
 use crate::widgets::states::show;
 use leptos::prelude::*;
 use trefoil_api::services::{ServiceDetail, ServiceList};
@@ -38,6 +39,7 @@ pub fn Traces() -> impl IntoView {
         <Form fields=fields/>
         {show(traces, move |list| {
             let query = range.get_untracked().query();
+            meet(list.traces.iter().flat_map(|row| &row.services).map(String::as_str));
             if list.traces.is_empty() {
                 view! {
                     <section class="state">
@@ -89,6 +91,11 @@ fn Form(fields: Vec<(&'static str, Memo<String>)>) -> impl IntoView {
             let set = set.clone();
             move |event: leptos::ev::Event| set(&[(name, Some(event_target_value(&event)))])
         }
+    };
+    // What the server gives when no number is asked for.
+    let shown_limit = move || {
+        let limit = limit.get();
+        if limit.is_empty() { "20".to_owned() } else { limit }
     };
     let on_service = move |event: leptos::ev::Event| {
         set(&[("service", Some(event_target_value(&event))), ("operation", None)]);
@@ -147,10 +154,10 @@ fn Form(fields: Vec<(&'static str, Memo<String>)>) -> impl IntoView {
             </label>
             <label>
                 "Show"
-                <select on:change=change("limit") prop:value=limit>
+                <select on:change=change("limit") prop:value=shown_limit>
                     {["20", "100", "500"]
                         .into_iter()
-                        .map(|n| view! { <option value=n selected=move || limit.get() == n>{n}</option> })
+                        .map(|n| view! { <option value=n selected=move || shown_limit() == n>{n}</option> })
                         .collect_view()}
                 </select>
             </label>
@@ -180,7 +187,7 @@ fn Results(rows: Vec<TraceRow>, query: String) -> impl IntoView {
                         .into_iter()
                         .map(|row| {
                             let width = format!("{}%", row.duration_ns as f64 / longest * 100.0);
-                            let hue = ui_core::format::hue(&row.root_service).to_string();
+                            let bar = format!("bar {}", service_class(&row.root_service));
                             view! {
                                 <tr data-testid="trace-row">
                                     <th scope="row">
@@ -191,7 +198,7 @@ fn Results(rows: Vec<TraceRow>, query: String) -> impl IntoView {
                                     </th>
                                     <td class="nowrap dim">{date_clock(row.start_unix_nano, zone, true)}</td>
                                     <td class="barcell">
-                                        <span class="bar" style:width=width style:--hue=hue></span>
+                                        <span class=bar style:width=width></span>
                                         <span>{duration(row.duration_ns as f64)}</span>
                                     </td>
                                     <td class="number">{row.span_count}</td>

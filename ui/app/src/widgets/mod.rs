@@ -1,11 +1,13 @@
 //! Small pieces that views share.
 
+pub mod colour;
 pub mod icons;
+pub mod log;
 pub mod spark;
 pub mod states;
 
+use colour::service_class;
 use leptos::prelude::*;
-use ui_core::format;
 
 /// A service's name with its colour, linking to its page.
 #[component]
@@ -22,6 +24,5 @@ pub fn ServiceLink(name: String, query: String) -> impl IntoView {
 /// The colour of a service.
 #[component]
 pub fn Chip(name: String) -> impl IntoView {
-    let hue = format::hue(&name);
-    view! { <span class="chip" style:--hue=hue.to_string()></span> }
+    view! { <span class=format!("chip {}", service_class(&name))></span> }
 }

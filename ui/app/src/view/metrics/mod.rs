@@ -1,39 +1,41 @@
-//! Metrics: a PromQL query as a chart and a table.
+//! Metrics: a PromQL query as a chart and a table, with help in writing it.
+
+mod catalogue;
+mod editor;
+mod known;
+mod result;
 
 use super::set_title;
-use crate::chart::lines::{Crosshair, Line, LineChart};
+use crate::chart::lines::Crosshair;
 use crate::client::{Load, load};
 use crate::url::{encode, now_ns, use_param, use_range, use_set_params};
-use crate::widgets::states::show;
+use crate::widgets::states::Loading;
+use catalogue::Catalogue;
+use editor::Editor;
+use known::Known;
 use leptos::prelude::*;
-use serde::Deserialize;
-use std::collections::BTreeMap;
-use trefoil_api::metrics::MetricList;
-use ui_core::format::count;
+use result::{Facts, Result};
+use ui_core::promql::answer::{ExemplarAnswer, RangeAnswer};
+use ui_core::promql::error::mistake;
+use ui_core::time::Range;
 
-/// Series drawn at most.
-const LINES_MAX: usize = 40;
+/// Steps of a chart, about.
+const STEPS: u64 = 240;
 
-/// `query_range` of the Prometheus HTTP API.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-struct Answer {
-    data: Data,
-    #[serde(default)]
-    warnings: Vec<String>,
-    #[serde(default)]
-    infos: Vec<String>,
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Step of a range, whole seconds.
+fn step_s(range: &Range) -> u64 {
+    let (start, end) = range.bounds(now_ns());
+    ((end - start) / STEPS).div_ceil(SECOND_NS).max(1)
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-struct Data {
-    result: Vec<SeriesOfAnswer>,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-struct SeriesOfAnswer {
-    metric: BTreeMap<String, String>,
-    #[serde(default)]
-    values: Vec<(f64, String)>,
+/// Start and end on whole steps, Unix seconds: the same steps at every refresh, so that lines only grow.
+fn seconds(range: &Range) -> (u64, u64) {
+    let (start, end) = range.bounds(now_ns());
+    let step = step_s(range);
+    let whole = |ns: u64| ns / SECOND_NS / step * step;
+    (whole(start), whole(end))
 }
 
 #[component]
@@ -43,190 +45,90 @@ pub fn Metrics() -> impl IntoView {
     let range = use_range();
     let q = use_param("q");
     let set = use_set_params();
-    let names = load::<MetricList>(|| "/api/metrics".to_owned());
-    let bounds = move || range.get().bounds(now_ns());
-    let answer = load::<Answer>(move || {
+    let known = Known::load(range);
+    let answer = load::<RangeAnswer>(move || {
         let query = q.get();
         if query.is_empty() {
             return String::new();
         }
-        let (start, end) = bounds();
-        let step = ((end - start) / 240).div_ceil(1_000_000_000).max(1);
-        // The same steps at every refresh: the lines then only grow.
-        let seconds = |ns: u64| ns / 1_000_000_000 / step * step;
+        let range = range.get();
+        let (start, end) = seconds(&range);
         format!(
-            "/prometheus/api/v1/query_range?query={}&step={step}&r={}&_=&start={}&end={}",
+            "/prometheus/api/v1/query_range?query={}&step={}&{}&_=&start={start}&end={end}",
             encode(&query),
-            range.get().query(),
-            seconds(start),
-            seconds(end)
+            step_s(&range),
+            asked(&range)
         )
     });
-    let choose = {
-        let set = set.clone();
-        Callback::new(move |query: String| set(&[("q", Some(query))]))
+    // Only of queries that have an answer: the mistake in another one is told once.
+    let found = Memo::new(move |_| {
+        answer
+            .with(|answer| matches!(answer, Load::Ready(answer) if !answer.data.result.is_empty()))
+    });
+    let exemplars = load::<Option<ExemplarAnswer>>(move || {
+        if !found.get() {
+            return String::new();
+        }
+        let range = range.get();
+        let (start, end) = seconds(&range);
+        format!(
+            "/prometheus/api/v1/query_exemplars?query={}&{}&_=&start={start}&end={end}",
+            encode(&q.get()),
+            asked(&range)
+        )
+    });
+    let wrong = Memo::new(move |_| {
+        answer.with(|answer| match answer {
+            Load::Failed(message) => q.with(|q| mistake(q, message)),
+            _ => None,
+        })
+    });
+    let run = Callback::new(move |query: String| set(&[("q", Some(query)), ("view", None)]));
+    let draft = RwSignal::new(q.get_untracked());
+    Effect::new(move |_| draft.set(q.get()));
+    let result = move || match answer.get() {
+        Load::Loading => view! { <Loading/> }.into_any(),
+        // The editor shows where the mistake is.
+        Load::Failed(_) if wrong.with(Option::is_some) => ().into_any(),
+        Load::Failed(message) => {
+            view! { <crate::widgets::states::Failed message=message/> }.into_any()
+        }
+        Load::Ready(answer) => {
+            let range = range.get_untracked();
+            let (start, end) = seconds(&range);
+            let facts = Facts {
+                query: q.get_untracked(),
+                start_ns: start * SECOND_NS,
+                end_ns: end * SECOND_NS,
+                step_ns: step_s(&range) * SECOND_NS,
+                range,
+            };
+            view! { <Result answer=answer exemplars=exemplars facts=facts/> }.into_any()
+        }
     };
     view! {
-        <h1>"Metrics"</h1>
-        <form class="search wide" role="search" aria-label="PromQL" on:submit=|event| event.prevent_default()>
-            <label class="grow">
-                <span class="hidden">"PromQL query"</span>
-                <input
-                    list="metric-names" placeholder="sum by (service_name) (rate(http_server_request_duration_seconds_count[1m]))"
-                    spellcheck="false" prop:value=q
-                    on:change=move |event| set(&[("q", Some(event_target_value(&event)))])
-                />
-                <datalist id="metric-names">
-                    {move || match names.get() {
-                        Load::Ready(list) => list
-                            .metrics
-                            .into_iter()
-                            .map(|m| view! { <option value=m.name></option> })
-                            .collect_view()
-                            .into_any(),
-                        _ => ().into_any(),
-                    }}
-                </datalist>
-            </label>
-        </form>
+        <div class="heading">
+            <h1>"Metrics"</h1>
+            <Show when=move || !q.with(String::is_empty)>
+                <nav class="onward" aria-label="Onward">
+                    <a href=move || format!("/explore?{}", range.get().query())>"All metrics"</a>
+                </nav>
+            </Show>
+        </div>
+        <Editor draft=draft known=known wrong=wrong on_run=run/>
         <Show
-            when=move || !q.get().is_empty()
-            fallback=move || view! { <Catalogue names=names on_choose=choose/> }
+            when=move || !q.with(String::is_empty)
+            fallback=move || view! { <Catalogue known=known draft=draft on_choose=run/> }
         >
-            {show(answer, move |answer| {
-                let (start, end) = range.get_untracked().bounds(now_ns());
-                view! { <Chart answer=answer start=start end=end/> }
-            })}
+            {result}
         </Show>
     }
 }
 
-/// Every metric there is, to start from.
-#[component]
-fn Catalogue(names: RwSignal<Load<MetricList>>, on_choose: Callback<String>) -> impl IntoView {
-    show(names, move |list| {
-        if list.metrics.is_empty() {
-            return view! { <crate::widgets::states::SendData/> }.into_any();
-        }
-        view! {
-            <div class="scroll">
-                <table>
-                    <thead>
-                        <tr><th scope="col">"Metric"</th><th scope="col">"Type"</th><th scope="col">"Unit"</th><th scope="col">"Description"</th></tr>
-                    </thead>
-                    <tbody>
-                        {list
-                            .metrics
-                            .into_iter()
-                            .map(|m| {
-                                let query = starting_query(&m.name, &m.kind);
-                                view! {
-                                    <tr>
-                                        <th scope="row">
-                                            <button type="button" class="link" on:click=move |_| on_choose.run(query.clone())>
-                                                <code>{m.name}</code>
-                                            </button>
-                                        </th>
-                                        <td class="dim">{m.kind}</td>
-                                        <td class="dim">{m.unit}</td>
-                                        <td>{m.description}</td>
-                                    </tr>
-                                }
-                            })
-                            .collect_view()}
-                    </tbody>
-                </table>
-            </div>
-        }
-        .into_any()
-    })
-}
-
-/// What one usually wants to see of a metric of that type.
-fn starting_query(name: &str, kind: &str) -> String {
-    match kind {
-        "counter" => format!("sum by (service_name) (rate({name}[1m]))"),
-        "histogram" => {
-            format!("histogram_quantile(0.99, sum by (service_name, le) (rate({name}_bucket[1m])))")
-        }
-        _ => name.to_owned(),
-    }
-}
-
-#[component]
-fn Chart(answer: Answer, start: u64, end: u64) -> impl IntoView {
-    let notes = answer.warnings.into_iter().chain(answer.infos).collect::<Vec<String>>();
-    let total = answer.data.result.len();
-    if total == 0 {
-        return view! {
-            <section class="state">
-                <h2>"No series"</h2>
-                <p>"The query found nothing in this time range. "<a href="/explore">"See all metrics"</a></p>
-            </section>
-        }
-        .into_any();
-    }
-    let lines: Vec<Line> = answer
-        .data
-        .result
-        .iter()
-        .take(LINES_MAX)
-        .enumerate()
-        .map(|(i, series)| Line {
-            name: labels(&series.metric),
-            class: format!("c{}", i % 8),
-            points: series
-                .values
-                .iter()
-                .map(|(time, value)| {
-                    let value = value.parse().ok().filter(|v: &f64| v.is_finite());
-                    ((time * 1e9) as u64, value)
-                })
-                .collect(),
-        })
-        .collect();
-    let rows = answer
-        .data
-        .result
-        .iter()
-        .take(LINES_MAX)
-        .enumerate()
-        .map(|(i, series)| {
-            let last = series.values.last().map(|(_, v)| v.clone()).unwrap_or_default();
-            view! {
-                <tr>
-                    <th scope="row"><span class=format!("key c{}", i % 8)></span><code>{labels(&series.metric)}</code></th>
-                    <td class="number">{last}</td>
-                </tr>
-            }
-        })
-        .collect_view();
-    view! {
-        {notes.into_iter().map(|note| view! { <p class="note">{note}</p> }).collect_view()}
-        <div class="charts single">
-            <LineChart title="".into() testid="chart-promql" lines=lines start=start end=end show=count/>
-        </div>
-        {(total > LINES_MAX).then(|| view! { <p class="hint">{format!("{total} series, the first {LINES_MAX} shown")}</p> })}
-        <div class="scroll">
-            <table>
-                <thead><tr><th scope="col">"Series"</th><th scope="col" class="number">"Last value"</th></tr></thead>
-                <tbody>{rows}</tbody>
-            </table>
-        </div>
-    }
-    .into_any()
-}
-
-fn labels(metric: &BTreeMap<String, String>) -> String {
-    let name = metric.get("__name__").cloned().unwrap_or_default();
-    let rest: Vec<String> = metric
-        .iter()
-        .filter(|(key, _)| *key != "__name__")
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    match (name.is_empty(), rest.is_empty()) {
-        (true, true) => "value".to_owned(),
-        (false, true) => name,
-        (_, false) => format!("{name}{{{}}}", rest.join(", ")),
+/// What tells one question from another besides the query: the range as it was chosen.
+fn asked(range: &Range) -> String {
+    match range {
+        Range::Last(_, text) => format!("last={text}"),
+        Range::Fixed(start, end) => format!("from={start}&to={end}"),
     }
 }

@@ -1,41 +1,53 @@
 //! Trace: the waterfall, the chosen span's details, and the trace's logs in line.
 
+mod bars;
+mod details;
+
 use super::set_title;
-use crate::client::load;
-use crate::url::{encode, use_param, use_range, use_set_params, zone_minutes};
+use crate::client::load_until;
+use crate::url::{encode, now_ns, use_param, use_range, use_set_params, zone_minutes};
+use crate::widgets::colour::meet;
+use crate::widgets::log::{body_text, severity_class, severity_name};
 use crate::widgets::states::show;
 use crate::widgets::{Chip, ServiceLink};
+use bars::{Bars, Look};
+use details::Details;
 use leptos::prelude::*;
 use leptos_router::hooks::use_params_map;
 use std::collections::HashSet;
 use std::sync::Arc;
 use trefoil_api::logs::LogRow;
-use trefoil_api::otlp::{KeyValue, plain};
 use trefoil_api::traces::{ContextService, TraceContext};
-use ui_core::format::{duration, hue, percent, rate};
-use ui_core::time::{clock, date_clock};
-use ui_core::waterfall::{Row, Waterfall, layout, visible};
-
-/// Height of a waterfall row, px; the style sheet has the same number.
-const ROW_PX: usize = 28;
-
-/// Rows drawn beyond what is seen, above and below.
-const SPARE_ROWS: usize = 12;
+use ui_core::format::{duration, percent, rate};
+use ui_core::time::date_clock;
+use ui_core::waterfall::{is_settled, layout};
 
 #[component]
 pub fn Trace() -> impl IntoView {
     let params = use_params_map();
     let id = Memo::new(move |_| params.with(|p| p.get("id").unwrap_or_default()));
     Effect::new(move |_| set_title(&format!("Trace {}", id.get().get(..8).unwrap_or("?"))));
-    let context =
-        load::<TraceContext>(move || format!("/api/traces/{}/context", encode(&id.get())));
-    show(context, move |context| view! { <Whole context=context/> })
+    // Spans that come late redraw the page: how it is looked at lives longer than what is drawn.
+    let look = Look::default();
+    Effect::new(move |before: Option<String>| {
+        let id = id.get();
+        if before.is_some_and(|before| before != id) {
+            look.reset();
+        }
+        id
+    });
+    let context = load_until::<TraceContext>(
+        move || format!("/api/traces/{}/context", encode(&id.get())),
+        |context| is_settled(&context.trace, now_ns()),
+    );
+    show(context, move |context| view! { <Whole context=context look=look/> })
 }
 
 #[component]
-fn Whole(context: TraceContext) -> impl IntoView {
+fn Whole(context: TraceContext, look: Look) -> impl IntoView {
     let range = use_range();
     let waterfall = Arc::new(layout(&context.trace));
+    meet(waterfall.services.iter().map(|(name, _)| name.as_str()));
     let logs = Arc::new(context.logs);
     let zone = zone_minutes();
     let root = waterfall.rows.first().cloned();
@@ -86,7 +98,7 @@ fn Whole(context: TraceContext) -> impl IntoView {
         </dl>
         <ul class="legend" aria-label="Services on this trace">{legend}</ul>
         <div class="trace" class:split=move || !selected.get().is_empty()>
-            <Bars waterfall=drawn selected=selected logs=logs.clone()/>
+            <Bars waterfall=drawn selected=selected logs=logs.clone() look=look/>
             {details}
         </div>
         <TraceLogs logs=logs start_ns=waterfall.start_ns selected=selected/>
@@ -108,340 +120,6 @@ fn Whole(context: TraceContext) -> impl IntoView {
             </section>
         })}
     }
-}
-
-#[component]
-fn Bars(
-    waterfall: Arc<Waterfall>,
-    selected: Memo<String>,
-    logs: Arc<Vec<LogRow>>,
-) -> impl IntoView {
-    let folded = RwSignal::new(HashSet::<String>::new());
-    let top = RwSignal::new(0usize);
-    let height = RwSignal::new(640usize);
-    let set = use_set_params();
-    let for_rows = waterfall.clone();
-    let shown = Memo::new(move |_| folded.with(|folded| visible(&for_rows.rows, folded)));
-    let frame = NodeRef::<leptos::html::Div>::new();
-    let measure = move || {
-        if let Some(frame) = frame.get_untracked() {
-            top.set(frame.scroll_top().max(0) as usize);
-            height.set(frame.client_height().max(0) as usize);
-        }
-    };
-    // A span named in the address is scrolled to once.
-    let for_scroll = waterfall.clone();
-    Effect::new(move |done: Option<bool>| {
-        let Some(frame) = frame.get() else { return false };
-        if done != Some(true) {
-            let chosen = selected.get_untracked();
-            let at = shown.with_untracked(|shown| {
-                shown.iter().position(|row| for_scroll.rows[*row].span.span_id == chosen)
-            });
-            if let Some(at) = at {
-                frame.set_scroll_top((at * ROW_PX).saturating_sub(160) as i32);
-            }
-        }
-        true
-    });
-    let logged: HashSet<String> = logs.iter().map(|log| log.span_id.clone()).collect();
-    let logged = Arc::new(logged);
-    let for_keys = waterfall.clone();
-    let set_for_keys = set.clone();
-    let on_key = move |event: leptos::ev::KeyboardEvent| {
-        let step: isize = match event.key().as_str() {
-            "ArrowDown" | "j" => 1,
-            "ArrowUp" | "k" => -1,
-            "Escape" => {
-                set_for_keys(&[("span", None)]);
-                return;
-            }
-            _ => return,
-        };
-        event.prevent_default();
-        let chosen = selected.get_untracked();
-        shown.with_untracked(|shown| {
-            let at = shown.iter().position(|row| for_keys.rows[*row].span.span_id == chosen);
-            let next = at
-                .map_or(0, |at| at.saturating_add_signed(step))
-                .min(shown.len().saturating_sub(1));
-            if let Some(row) = shown.get(next) {
-                set_for_keys(&[("span", Some(for_keys.rows[*row].span.span_id.clone()))]);
-            }
-        });
-    };
-    let for_window = waterfall.clone();
-    let rows = move || {
-        let first = (top.get() / ROW_PX).saturating_sub(SPARE_ROWS);
-        let count = height.get() / ROW_PX + 2 * SPARE_ROWS + 1;
-        let chosen = selected.get();
-        shown.with(|shown| {
-            shown
-                .iter()
-                .enumerate()
-                .skip(first)
-                .take(count)
-                .map(|(place, row)| {
-                    let row = &for_window.rows[*row];
-                    let is_folded = folded.with_untracked(|f| f.contains(&row.span.span_id));
-                    let facts = BarFacts {
-                        place,
-                        bar: for_window.bar(&row.span),
-                        chosen: row.span.span_id == chosen,
-                        folded: is_folded,
-                        logged: logged.contains(&row.span.span_id),
-                    };
-                    bar_row(row, facts, folded, set.clone())
-                })
-                .collect_view()
-        })
-    };
-    let total = move || format!("{}px", shown.with(Vec::len) * ROW_PX);
-    let duration_ns = waterfall.duration_ns() as f64;
-    let ticks = (0..=4)
-        .map(|i| view! { <span>{duration(duration_ns * f64::from(i) / 4.0)}</span> })
-        .collect_view();
-    view! {
-        <div class="waterfall" data-testid="waterfall">
-            <div class="ruler" aria-hidden="true"><span></span><div>{ticks}</div></div>
-            <div
-                class="rows" node_ref=frame on:scroll=move |_| measure() on:keydown=on_key
-                tabindex="0" role="listbox" aria-label="Spans; arrow keys move the selection"
-            >
-                <div class="space" style:height=total>{rows}</div>
-            </div>
-        </div>
-    }
-}
-
-struct BarFacts {
-    place: usize,
-    bar: (f64, f64),
-    chosen: bool,
-    folded: bool,
-    logged: bool,
-}
-
-fn bar_row<S>(
-    row: &Row,
-    facts: BarFacts,
-    folded: RwSignal<HashSet<String>>,
-    set: S,
-) -> impl IntoView + use<S>
-where
-    S: Fn(&[(&str, Option<String>)]) + Clone + 'static,
-{
-    let id = row.span.span_id.clone();
-    let for_fold = id.clone();
-    let fold = move |event: leptos::ev::MouseEvent| {
-        event.stop_propagation();
-        folded.update(|folded| {
-            if !folded.remove(&for_fold) {
-                folded.insert(for_fold.clone());
-            }
-        });
-    };
-    let for_click = id.clone();
-    let chosen = facts.chosen;
-    let click = move |_| {
-        set(&[("span", if chosen { None } else { Some(for_click.clone()) })]);
-    };
-    let (left, width) = facts.bar;
-    // Beside the bar where there is room, else inside of it.
-    let after = left + width <= 0.8;
-    let before = !after && left >= 0.15;
-    let ns = row.span.duration_ns();
-    view! {
-        <div
-            class="row" class:chosen=facts.chosen class:error=row.span.is_error() class:critical=row.critical
-            style:top=format!("{}px", facts.place * ROW_PX)
-            role="option" aria-selected=facts.chosen.to_string()
-            data-testid="span-row" data-span-id=id data-service=row.service.clone()
-            data-duration-ns=ns.to_string() data-name=row.span.name.clone()
-            on:click=click
-        >
-            <div class="name" style:padding-left=format!("{}px", row.depth.min(24) * 14 + 4)>
-                {if row.descendants > 0 {
-                    view! {
-                        <button
-                            type="button" class="fold" tabindex="-1" on:click=fold
-                            aria-label=if facts.folded { "Unfold" } else { "Fold" }
-                        >
-                            {if facts.folded { "▸" } else { "▾" }}
-                        </button>
-                    }
-                    .into_any()
-                } else {
-                    view! { <span class="fold"></span> }.into_any()
-                }}
-                <Chip name=row.service.clone()/>
-                <span class="what" title=format!("{} {}", row.service, row.span.name)>
-                    {row.span.name.clone()}<span class="dim">" "{row.service.clone()}</span>
-                </span>
-                {facts.logged.then(|| view! { <span class="haslogs" title="has log lines">"≡"</span> })}
-                {row.orphan.then(|| view! { <span class="dim" title="its parent is not stored">"⌁"</span> })}
-            </div>
-            <div class="track">
-                <span
-                    class="span" style:--hue=hue(&row.service).to_string()
-                    style:left=format!("{}%", left * 100.0) style:width=format!("max(2px, {}%)", width * 100.0)
-                ></span>
-                <span
-                    class="time" class:before=before class:inside=!after && !before
-                    style:left=format!("{}%", if before { left } else { left + width } * 100.0)
-                >
-                    {duration(ns as f64)}
-                </span>
-            </div>
-        </div>
-    }
-}
-
-#[component]
-fn Details(row: Row, trace_start_ns: u64, logs: Vec<LogRow>) -> impl IntoView {
-    let set = use_set_params();
-    let span = row.span;
-    let zone = zone_minutes();
-    let kind = ["unspecified", "internal", "server", "client", "producer", "consumer"];
-    let kind = kind.get(span.kind as usize).copied().unwrap_or("unknown");
-    let status = match span.status.code {
-        1 => "ok",
-        2 => "error",
-        _ => "unset",
-    };
-    let offset = span.start_time_unix_nano.saturating_sub(trace_start_ns);
-    let events = span
-        .events
-        .iter()
-        .map(|event| {
-            let after = event.time_unix_nano.saturating_sub(span.start_time_unix_nano);
-            view! {
-                <li>
-                    <b>{event.name.clone()}</b>
-                    <span class="dim">" +"{duration(after as f64)}</span>
-                    <Attributes pairs=event.attributes.clone()/>
-                </li>
-            }
-        })
-        .collect_view();
-    let links = span
-        .links
-        .iter()
-        .map(|link| {
-            let href = format!("/trace/{}?span={}", link.trace_id, link.span_id);
-            view! { <li><a href=href><code>{link.trace_id.clone()}</code></a><Attributes pairs=link.attributes.clone()/></li> }
-        })
-        .collect_view();
-    view! {
-        <aside class="details" data-testid="span-details" aria-label="Span">
-            <div class="heading">
-                <h2>{span.name.clone()}</h2>
-                <button type="button" class="plain" aria-label="Close" on:click=move |_| set(&[("span", None)])>"✕"</button>
-            </div>
-            <dl class="pairs">
-                <dt>"Service"</dt><dd>{row.service.clone()}</dd>
-                <dt>"Kind"</dt><dd>{kind}</dd>
-                <dt>"Status"</dt>
-                <dd class:bad=span.is_error()>{status} {(!span.status.message.is_empty()).then(|| format!(": {}", span.status.message))}</dd>
-                <dt>"Start"</dt><dd>{clock(span.start_time_unix_nano, zone, true)}" (+"{duration(offset as f64)}")"</dd>
-                <dt>"Duration"</dt><dd>{duration(span.duration_ns() as f64)}</dd>
-                <dt>"Span ID"</dt><dd><code>{span.span_id.clone()}</code></dd>
-            </dl>
-            <h3>"Logs of this span and its service below it"</h3>
-            {if logs.is_empty() {
-                view! { <p class="dim">"none"</p> }.into_any()
-            } else {
-                view! {
-                    <ul class="loglines">
-                        {logs.into_iter().map(|log| log_line(log, span.start_time_unix_nano)).collect_view()}
-                    </ul>
-                }
-                .into_any()
-            }}
-            {(!span.events.is_empty()).then(|| view! { <h3>"Events"</h3><ul class="events">{events}</ul> })}
-            <h3>"Attributes"</h3>
-            <Attributes pairs=span.attributes.clone()/>
-            {(!span.links.is_empty()).then(|| view! { <h3>"Links"</h3><ul class="events">{links}</ul> })}
-            <h3>"Resource"</h3>
-            <Attributes pairs=row.resource.attributes/>
-            {(!row.scope.name.is_empty()).then(|| view! {
-                <h3>"Scope"</h3><p>{row.scope.name.clone()}" "{row.scope.version.clone()}</p>
-            })}
-        </aside>
-    }
-}
-
-/// A log line that leads to the logs page, at its place in time.
-fn log_line(log: LogRow, span_start_ns: u64) -> impl IntoView {
-    let href = format!(
-        "/logs?q={}&start={}&end={}",
-        encode(&format!("trace_id:{}", log.trace_id)),
-        log.time_unix_nano.saturating_sub(60_000_000_000),
-        log.time_unix_nano + 60_000_000_000
-    );
-    let after = log.time_unix_nano.saturating_sub(span_start_ns);
-    view! {
-        <li data-testid="span-log">
-            <a href=href>
-                <span class=format!("sev {}", severity_class(&log))>{severity_name(&log)}</span>
-                <span class="dim">"+"{duration(after as f64)}</span>
-                <span class="body">{body_text(&log)}</span>
-            </a>
-        </li>
-    }
-}
-
-/// The class that colours a severity.
-pub fn severity_class(log: &LogRow) -> &'static str {
-    match log.severity_number {
-        1..=4 => "trace",
-        5..=8 => "debug",
-        9..=12 => "info",
-        13..=16 => "warn",
-        17..=20 => "error",
-        21..=24 => "fatal",
-        _ => "unset",
-    }
-}
-
-pub fn severity_name(log: &LogRow) -> String {
-    if log.severity_text.is_empty() {
-        severity_class(log).to_uppercase()
-    } else {
-        log.severity_text.to_uppercase()
-    }
-}
-
-pub fn body_text(log: &LogRow) -> String {
-    match &log.body {
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Null => String::new(),
-        other => other.to_string(),
-    }
-}
-
-#[component]
-fn Attributes(pairs: Vec<KeyValue>) -> impl IntoView {
-    if pairs.is_empty() {
-        return view! { <p class="dim">"none"</p> }.into_any();
-    }
-    let mut pairs = pairs;
-    pairs.sort_by(|a, b| a.key.cmp(&b.key));
-    view! {
-        <dl class="pairs">
-            {pairs
-                .into_iter()
-                .map(|pair| {
-                    let text = match plain(&pair.value) {
-                        serde_json::Value::String(text) => text,
-                        other => other.to_string(),
-                    };
-                    view! { <dt>{pair.key}</dt><dd>{text}</dd> }
-                })
-                .collect_view()}
-        </dl>
-    }
-    .into_any()
 }
 
 /// All logs of the trace in time order.

@@ -1,13 +1,57 @@
 //! Comparison of results with what a script expects.
 
-use trefoil_promql::{
-    CounterResetHint, Histogram, Labels, Sample, SampleValue, Series, Value, is_stale,
-};
+use trefoil_promql::{CounterResetHint, Histogram, Labels, SampleValue, Series, Value, is_stale};
 
 use super::series::{PointValue, SeriesLine};
 use super::{Eval, TextMatch, When};
 
 const EPSILON: f64 = 1e-6;
+
+/// A value that a target gave.
+pub trait Shown {
+    /// Whether it is what a script expects.
+    fn is(&self, want: &PointValue) -> bool;
+
+    /// The number, if it is one.
+    fn number(&self) -> Option<f64>;
+
+    /// For messages.
+    fn show(&self) -> String;
+}
+
+/// What a query gave.
+#[derive(Clone, Debug)]
+pub enum Got<V> {
+    Text(String),
+    Scalar(f64),
+    /// In the order of the answer.
+    Vector(Vec<(Labels, V)>),
+    /// Samples by Unix milliseconds, in order of time.
+    Matrix(Vec<(Labels, Vec<(i64, V)>)>),
+}
+
+/// What a query gave, and notes about it.
+#[derive(Clone, Debug)]
+pub struct Answer<V> {
+    pub value: Got<V>,
+    pub warnings: Vec<String>,
+    pub infos: Vec<String>,
+}
+
+impl From<Value> for Got<SampleValue> {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Text(text) => Got::Text(text),
+            Value::Scalar(number) => Got::Scalar(number),
+            Value::Vector(list) => {
+                Got::Vector(list.into_iter().map(|s| (s.labels, s.value)).collect())
+            }
+            Value::Matrix(list) => {
+                Got::Matrix(list.into_iter().map(|s| (s.labels.clone(), samples(&s))).collect())
+            }
+        }
+    }
+}
 
 /// Whether two numbers are equal within a relative 1e-6; NaN equals NaN.
 pub fn almost_equal(a: f64, b: f64) -> bool {
@@ -42,72 +86,103 @@ fn same_histogram(want: &Histogram, got: &Histogram, with_hint: bool) -> bool {
         && (!with_hint || want.reset_hint == got.reset_hint)
 }
 
-fn same(want: &PointValue, got: &SampleValue) -> bool {
-    match (&want.value, got) {
-        (SampleValue::Float(a), SampleValue::Float(b)) => almost_equal(*a, *b),
-        (SampleValue::Histogram(a), SampleValue::Histogram(b)) => {
-            same_histogram(a, b, want.hint_given)
+impl Shown for SampleValue {
+    fn is(&self, want: &PointValue) -> bool {
+        match (&want.value, self) {
+            (SampleValue::Float(a), SampleValue::Float(b)) => almost_equal(*a, *b),
+            (SampleValue::Histogram(a), SampleValue::Histogram(b)) => {
+                same_histogram(a, b, want.hint_given)
+            }
+            _ => false,
         }
-        _ => false,
     }
-}
 
-fn show(value: &SampleValue) -> String {
-    match value {
-        SampleValue::Float(f) => f.to_string(),
-        SampleValue::Histogram(h) => {
-            let hint = match h.reset_hint {
-                CounterResetHint::Unknown => "",
-                CounterResetHint::CounterReset => " reset",
-                CounterResetHint::NotCounterReset => " not_reset",
-                CounterResetHint::Gauge => " gauge",
-            };
-            format!("{h} schema {} zero {}{hint}", h.schema, h.zero_threshold)
+    fn number(&self) -> Option<f64> {
+        match self {
+            SampleValue::Float(f) => Some(*f),
+            SampleValue::Histogram(_) => None,
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            SampleValue::Float(f) => f.to_string(),
+            SampleValue::Histogram(h) => {
+                let hint = match h.reset_hint {
+                    CounterResetHint::Unknown => "",
+                    CounterResetHint::CounterReset => " reset",
+                    CounterResetHint::NotCounterReset => " not_reset",
+                    CounterResetHint::Gauge => " gauge",
+                };
+                format!("{h} schema {} zero {}{hint}", h.schema, h.zero_threshold)
+            }
         }
     }
 }
 
 /// Compares a value with the expected one.
-pub fn value(eval: &Eval, got: &Value) -> Result<(), String> {
+pub fn value<V: Shown>(eval: &Eval, got: &Got<V>) -> Result<(), String> {
     match got {
-        Value::Text(t) => match &eval.text {
+        Got::Text(t) => match &eval.text {
             Some(want) if want == t => Ok(()),
             want => Err(format!("expected {want:?}, got the text {t:?}")),
         },
-        Value::Scalar(v) => match eval.scalar {
+        Got::Scalar(v) => match eval.scalar {
             Some(want) if almost_equal(want, *v) => Ok(()),
             want => Err(format!("expected {want:?}, got the number {v}")),
         },
-        Value::Vector(samples) => vector(eval, samples),
-        Value::Matrix(series) => matrix(eval, series),
+        Got::Vector(samples) => {
+            let samples: Vec<(&Labels, &V)> = samples.iter().map(|(l, v)| (l, v)).collect();
+            vector(eval, &samples)
+        }
+        Got::Matrix(series) => matrix(eval, series),
     }
 }
 
+/// Compares the step of a range query at a time with an instant expectation.
+pub fn step<V: Shown>(eval: &Eval, got: &Got<V>, time_ms: i64) -> Result<(), String> {
+    let Got::Matrix(series) = got else { return Err("expected a matrix".to_owned()) };
+    let at_time = |(labels, samples)| -> Option<(&Labels, &V)> {
+        let samples: &Vec<(i64, V)> = samples;
+        samples.iter().find(|(t, _)| *t == time_ms).map(|(_, value)| (labels, value))
+    };
+    let samples: Vec<(&Labels, &V)> =
+        series.iter().map(|(labels, samples)| (labels, samples)).filter_map(at_time).collect();
+    match (eval.scalar, &samples[..]) {
+        (Some(want), [(_, value)]) => match value.number() {
+            Some(number) if almost_equal(want, number) => Ok(()),
+            _ => Err(format!("expected {want}, got {}", value.show())),
+        },
+        _ => vector(eval, &samples),
+    }
+}
+
+fn show(want: &PointValue) -> String {
+    want.value.show()
+}
+
 /// Compares an instant vector.
-pub fn vector(eval: &Eval, got: &[Sample]) -> Result<(), String> {
+fn vector<V: Shown>(eval: &Eval, got: &[(&Labels, &V)]) -> Result<(), String> {
     if let Some(want) = eval.scalar {
         return Err(format!("expected the number {want}, got a vector"));
     }
     if got.len() != eval.series.len() {
-        let list: Vec<String> =
-            got.iter().map(|s| format!("{} {}", s.labels, show(&s.value))).collect();
+        let list: Vec<String> = got.iter().map(|(l, v)| format!("{l} {}", v.show())).collect();
         let want = eval.series.len();
         return Err(format!("expected {want} series, got {}: {}", got.len(), list.join(", ")));
     }
-    for (position, sample) in got.iter().enumerate() {
-        let Some(at) = find(&eval.series, &sample.labels) else {
-            return Err(format!("unexpected {} {}", sample.labels, show(&sample.value)));
+    for (position, (labels, value)) in got.iter().enumerate() {
+        let Some(at) = find(&eval.series, labels) else {
+            return Err(format!("unexpected {labels} {}", value.show()));
         };
         if eval.ordered && at != position {
-            return Err(format!("{} is at {position} instead of {at}", sample.labels));
+            return Err(format!("{labels} is at {position} instead of {at}"));
         }
         match eval.series[at].points.first() {
-            Some(Some(want)) if same(want, &sample.value) => {}
+            Some(Some(want)) if value.is(want) => {}
             want => {
-                let want = want.and_then(Option::as_ref).map(|p| show(&p.value));
-                let want = want.unwrap_or_default();
-                let got = show(&sample.value);
-                return Err(format!("{}: expected {want}, got {got}", sample.labels));
+                let want = want.and_then(Option::as_ref).map(show).unwrap_or_default();
+                return Err(format!("{labels}: expected {want}, got {}", value.show()));
             }
         }
     }
@@ -118,52 +193,50 @@ fn find(series: &[SeriesLine], labels: &Labels) -> Option<usize> {
     series.iter().position(|s| s.labels == *labels)
 }
 
-fn matrix(eval: &Eval, got: &[Series]) -> Result<(), String> {
+fn matrix<V: Shown>(eval: &Eval, got: &[(Labels, Vec<(i64, V)>)]) -> Result<(), String> {
     let (start, end, step) = match (eval.range_vector, eval.when) {
         (Some(times), _) => times,
         (None, When::Range(start, end, step)) => (start, end, step),
         (None, When::Instant(t)) => (t, t, 1),
     };
-    if let Some(pair) = got.windows(2).find(|w| w[0].labels > w[1].labels) {
-        return Err(format!("{} comes before {}", pair[0].labels, pair[1].labels));
+    if let Some(pair) = got.windows(2).find(|w| w[0].0 > w[1].0) {
+        return Err(format!("{} comes before {}", pair[0].0, pair[1].0));
     }
-    for series in got {
-        let Some(at) = find(&eval.series, &series.labels) else {
-            return Err(format!("unexpected series {}", series.labels));
+    for (labels, got) in got {
+        let Some(at) = find(&eval.series, labels) else {
+            return Err(format!("unexpected series {labels}"));
         };
         let mut want = Vec::new();
         for (i, point) in eval.series[at].points.iter().enumerate() {
             let time = start + i as i64 * step;
             if time > end {
-                return Err(format!("{}: more points expected than steps", series.labels));
+                return Err(format!("{labels}: more points expected than steps"));
             }
             want.extend(point.as_ref().map(|p| (time, p)));
         }
-        let got = samples(series);
         let list = || -> String {
-            let all: Vec<String> = got.iter().map(|(t, v)| format!("{} @{t}", show(v))).collect();
+            let all: Vec<String> = got.iter().map(|(t, v)| format!("{} @{t}", v.show())).collect();
             all.join(", ")
         };
         if want.len() != got.len() {
             let n = want.len();
-            return Err(format!("{}: expected {n} points, got {}", series.labels, list()));
+            return Err(format!("{labels}: expected {n} points, got {}", list()));
         }
-        for ((want_time, want), (time, value)) in want.iter().zip(&got) {
-            if want_time != time || !same(want, value) {
-                let want = show(&want.value);
-                let labels = &series.labels;
+        for ((want_time, want), (time, value)) in want.iter().zip(got) {
+            if want_time != time || !value.is(want) {
+                let want = show(want);
                 return Err(format!("{labels}: expected {want} @{want_time}, got {}", list()));
             }
         }
     }
-    match eval.series.iter().find(|s| !got.iter().any(|g| g.labels == s.labels)) {
+    match eval.series.iter().find(|s| !got.iter().any(|g| g.0 == s.labels)) {
         Some(missing) => Err(format!("missing {}", missing.labels)),
         None => Ok(()),
     }
 }
 
 /// All samples of a series by time.
-pub fn samples(series: &Series) -> Vec<(i64, SampleValue)> {
+fn samples(series: &Series) -> Vec<(i64, SampleValue)> {
     let floats = series.floats.times.iter().copied();
     let floats = floats.zip(series.floats.values.iter().map(|v| SampleValue::Float(*v)));
     let histograms = series.histograms.times.iter().copied();

@@ -4,6 +4,7 @@
 //! S EXPR` with the expected result below. See the files in `tests/cases` for examples.
 
 pub mod check;
+pub mod run;
 pub mod series;
 
 use trefoil_promql::parse::parse_duration;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use trefoil_collector::auth::Token;
 
 /// The server's settings as text, each absent until somebody sets it.
@@ -45,6 +46,31 @@ pub struct RawConfig {
     /// Accept the PromQL functions and syntax that Prometheus keeps behind feature flags
     #[arg(long, env = "TREFOIL_PROMQL_EXPERIMENTAL", num_args = 0..=1, default_missing_value = "true")]
     pub promql_experimental: Option<bool>,
+
+    /// Samples that one PromQL query may hold in memory, 16 bytes each [default: a quarter of the memory limit, at most
+    /// 50000000]
+    #[arg(long, env = "TREFOIL_PROMQL_SAMPLES_MAX", value_name = "COUNT")]
+    #[serde(deserialize_with = "text_or_number")]
+    pub promql_samples_max: Option<String>,
+
+    /// Series that the selectors of one PromQL query may touch [default: 1000000]
+    #[arg(long, env = "TREFOIL_PROMQL_SERIES_MAX", value_name = "COUNT")]
+    #[serde(deserialize_with = "text_or_number")]
+    pub promql_series_max: Option<String>,
+
+    /// Steps of one PromQL range query, at most 11000 [default: 11000]
+    #[arg(long, env = "TREFOIL_PROMQL_STEPS_MAX", value_name = "COUNT")]
+    #[serde(deserialize_with = "text_or_number")]
+    pub promql_steps_max: Option<String>,
+
+    /// How long one PromQL query may take, its wait for others included [default: 2m]
+    #[arg(long, env = "TREFOIL_PROMQL_TIMEOUT", value_name = "TIME")]
+    pub promql_timeout: Option<String>,
+
+    /// PromQL queries that run at once; more wait [default: 20]
+    #[arg(long, env = "TREFOIL_PROMQL_QUERIES_MAX", value_name = "COUNT")]
+    #[serde(deserialize_with = "text_or_number")]
+    pub promql_queries_max: Option<String>,
 
     /// Secret that callers must show as "Authorization: Bearer TOKEN" (or as a basic-auth password)
     #[arg(long, env = "TREFOIL_TOKEN", value_name = "TOKEN", hide_env_values = true)]
@@ -114,10 +140,22 @@ pub struct Config {
     pub retention: Retention,
     pub memory_limit_bytes: u64,
     pub promql_experimental: bool,
+    pub promql: Promql,
     pub token: Option<Token>,
     pub allowed_hosts: Vec<String>,
     pub cors_origins: Vec<String>,
     pub log: Log,
+}
+
+/// Bounds of PromQL queries.
+#[derive(Debug, Clone)]
+pub struct Promql {
+    /// In memory at once, of one query.
+    pub samples_max: u64,
+    pub series_max: u64,
+    pub steps_max: u64,
+    pub timeout: Duration,
+    pub queries_max: u64,
 }
 
 /// How to log.
@@ -166,6 +204,11 @@ impl RawConfig {
             retention: self.retention.or(of_file.retention),
             memory_limit: self.memory_limit.or(of_file.memory_limit),
             promql_experimental: self.promql_experimental.or(of_file.promql_experimental),
+            promql_samples_max: self.promql_samples_max.or(of_file.promql_samples_max),
+            promql_series_max: self.promql_series_max.or(of_file.promql_series_max),
+            promql_steps_max: self.promql_steps_max.or(of_file.promql_steps_max),
+            promql_timeout: self.promql_timeout.or(of_file.promql_timeout),
+            promql_queries_max: self.promql_queries_max.or(of_file.promql_queries_max),
             token: self.token.or(of_file.token),
             allow_unauthenticated: self.allow_unauthenticated.or(of_file.allow_unauthenticated),
             allowed_host: self.allowed_host.or(of_file.allowed_host),
@@ -181,19 +224,54 @@ impl RawConfig {
     /// All mistakes at once.
     pub fn parse(self) -> Result<Config, Mistakes> {
         let mut reader = Reader(Vec::new());
+        let memory_limit_bytes =
+            reader.read("memory-limit", self.memory_limit.as_deref(), "1GiB", units::bytes);
+        let samples_max = (memory_limit_bytes / 4 / SAMPLE_BYTES).min(SAMPLES_MAX).to_string();
+        let promql = Promql {
+            samples_max: reader.read(
+                "promql-samples-max",
+                self.promql_samples_max.as_deref(),
+                &samples_max,
+                units::count,
+            ),
+            series_max: reader.read(
+                "promql-series-max",
+                self.promql_series_max.as_deref(),
+                "1000000",
+                units::count,
+            ),
+            steps_max: reader.read(
+                "promql-steps-max",
+                self.promql_steps_max.as_deref(),
+                "11000",
+                |text| match units::count(text)? {
+                    // Clients of Prometheus' API count on that refusal.
+                    11_001.. => Err("must be at most 11000".to_owned()),
+                    steps => Ok(steps),
+                },
+            ),
+            timeout: reader.read("promql-timeout", self.promql_timeout.as_deref(), "2m", |text| {
+                match units::duration(text)? {
+                    Duration::ZERO => Err("must be longer than nothing".to_owned()),
+                    some => Ok(some),
+                }
+            }),
+            queries_max: reader.read(
+                "promql-queries-max",
+                self.promql_queries_max.as_deref(),
+                "20",
+                units::count,
+            ),
+        };
         let config = Config {
             data_dir: self.data_dir.unwrap_or_else(|| "trefoil-data".into()),
             otlp_grpc_addr: reader.addr("otlp-grpc-addr", self.otlp_grpc_addr, 4317),
             otlp_http_addr: reader.addr("otlp-http-addr", self.otlp_http_addr, 4318),
             http_addr: reader.addr("http-addr", self.http_addr, 4319),
             retention: reader.read("retention", self.retention.as_deref(), "7d", units::retention),
-            memory_limit_bytes: reader.read(
-                "memory-limit",
-                self.memory_limit.as_deref(),
-                "1GiB",
-                units::bytes,
-            ),
+            memory_limit_bytes,
             promql_experimental: self.promql_experimental.unwrap_or(false),
+            promql,
             token: self.token.map(|secret| Token::new(secret.reveal())),
             allowed_hosts: self.allowed_host.unwrap_or_default(),
             cors_origins: self.cors_origin.unwrap_or_default(),
@@ -231,6 +309,12 @@ impl RawConfig {
 
 /// One request of the largest legal size, its columns, and something to spare.
 const MEMORY_LIMIT_MIN: u64 = 64 << 20;
+
+/// A PromQL sample in memory: time and value.
+pub const SAMPLE_BYTES: u64 = 16;
+
+/// Prometheus' own limit, however much memory there is.
+const SAMPLES_MAX: u64 = 50_000_000;
 
 /// Collects mistakes while settings are read.
 struct Reader(Vec<String>);
@@ -287,66 +371,4 @@ fn text_or_number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn nothing_typed_is_a_whole_configuration() {
-        let config = RawConfig::default().parse().unwrap();
-        assert_eq!(config.otlp_grpc_addr.to_string(), "127.0.0.1:4317");
-        assert_eq!(config.http_addr.to_string(), "127.0.0.1:4319");
-        assert_eq!(config.retention, Retention::For(Duration::from_secs(7 * 86400)));
-        assert_eq!(config.memory_limit_bytes, 1 << 30);
-    }
-
-    #[test]
-    fn all_mistakes_are_reported_at_once() {
-        let raw = RawConfig {
-            http_addr: Some("nowhere".into()),
-            retention: Some("soon".into()),
-            memory_limit: Some("lots".into()),
-            log_format: Some("xml".into()),
-            ..RawConfig::default()
-        };
-        let mistakes = raw.parse().unwrap_err().to_string();
-        for name in ["http-addr", "retention", "memory-limit", "log-format"] {
-            assert!(mistakes.contains(name), "{name} in {mistakes}");
-        }
-    }
-
-    #[test]
-    fn an_open_address_wants_a_token_or_an_explicit_flag() {
-        let open = || RawConfig { http_addr: Some("0.0.0.0:4319".into()), ..RawConfig::default() };
-        assert!(open().parse().unwrap_err().to_string().contains("--token"));
-        assert!(RawConfig { token: Some("t".into()), ..open() }.parse().is_ok());
-        assert!(RawConfig { allow_unauthenticated: Some(true), ..open() }.parse().is_ok());
-    }
-
-    #[test]
-    fn typed_settings_go_before_the_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("t.toml");
-        std::fs::write(&file, "retention = \"1d\"\nmemory_limit = 134217728\n").unwrap();
-        let raw = RawConfig { retention: Some("2d".into()), ..RawConfig::default() };
-        let config = raw.or_from_file(Some(&file)).unwrap().parse().unwrap();
-        assert_eq!(config.retention, Retention::For(Duration::from_secs(2 * 86400)));
-        assert_eq!(config.memory_limit_bytes, 128 << 20);
-    }
-
-    #[test]
-    fn an_unknown_key_in_the_file_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("t.toml");
-        std::fs::write(&file, "retention_time = \"1d\"\n").unwrap();
-        let mistakes = RawConfig::default().or_from_file(Some(&file)).unwrap_err().to_string();
-        assert!(mistakes.contains("retention_time"), "{mistakes}");
-    }
-
-    #[test]
-    fn secrets_are_not_printed() {
-        let raw = RawConfig { token: Some("canary".into()), ..RawConfig::default() };
-        assert!(!format!("{raw:?}").contains("canary"));
-        assert!(!format!("{:?}", raw.parse().unwrap()).contains("canary"));
-    }
-}
+mod tests;

@@ -1,15 +1,16 @@
 //! Storage, collector and query put together.
 
-use crate::config::Config;
+use crate::config::{Config, SAMPLE_BYTES};
 use crate::units::Retention;
 use anyhow::Context;
 use axum::Router;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 use trefoil_api::status::{Account, SegmentTotals, Status};
 use trefoil_collector::decode::DecodeLimits;
 use trefoil_collector::decoder::FrameDecoder;
-use trefoil_promql::EngineOptions;
+use trefoil_promql::{EngineOptions, Limits, Pool};
 use trefoil_query::compat::prometheus::{PrometheusApi, PrometheusConfig};
 use trefoil_query::exec::sql::SqlLimits;
 use trefoil_query::http::QueryState;
@@ -63,13 +64,51 @@ pub fn open(config: &Config) -> anyhow::Result<Rooms> {
             } else {
                 EngineOptions::default()
             },
+            limits: Limits {
+                samples_max: config.promql.samples_max,
+                series_max: config.promql.series_max,
+                steps_max: config.promql.steps_max,
+                timeout: config.promql.timeout,
+            },
+            pool: Some(pool(config)),
+            queries_max: config.promql.queries_max as usize,
             retention: retention_text(config.retention),
-            ..PrometheusConfig::default()
+            flags: flags(config),
         },
     );
     let api = trefoil_query::http::router(Arc::new(state))
         .nest("/prometheus", trefoil_query::compat::prometheus::router(prometheus));
     Ok(Rooms { store, api })
+}
+
+/// The samples of all PromQL queries together: a quarter of the memory limit to draw from, and beside it a sixteenth
+/// that is split evenly, so that small queries are answered whatever large ones do.
+fn pool(config: &Config) -> Pool {
+    let samples = config.memory_limit_bytes / SAMPLE_BYTES;
+    // A query whose limit was set higher must be able to reach it.
+    Pool::new(
+        (samples / 4).max(config.promql.samples_max),
+        samples / 16 / config.promql.queries_max,
+    )
+}
+
+/// What `/prometheus/api/v1/status/flags` shows.
+fn flags(config: &Config) -> BTreeMap<String, String> {
+    let promql = &config.promql;
+    let timeout = humantime::format_duration(promql.timeout).to_string();
+    [
+        ("memory-limit", config.memory_limit_bytes.to_string()),
+        ("promql-experimental", config.promql_experimental.to_string()),
+        ("promql-queries-max", promql.queries_max.to_string()),
+        ("promql-samples-max", promql.samples_max.to_string()),
+        ("promql-series-max", promql.series_max.to_string()),
+        ("promql-steps-max", promql.steps_max.to_string()),
+        ("promql-timeout", timeout),
+        ("retention", retention_text(config.retention)),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
 }
 
 fn retention_text(retention: Retention) -> String {

@@ -45,6 +45,14 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "must be a duration such as 90s, 1.5h or 7d".to_owned())
 }
 
+/// A whole number above 0.
+pub fn count(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("must be a whole number above 0".to_owned()),
+        Ok(count) => Ok(count),
+    }
+}
+
 /// `1GiB`, `512MiB`, `2GB`, `100k`, or a plain number of bytes. `K`, `M` and `G` alone are the powers of 1024.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || "must be a size such as 512MiB or 2GiB".to_owned();

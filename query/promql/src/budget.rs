@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 /// Bounds on one query. A query that meets one fails with an error that names the setting.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Samples in memory at once (`promql.samples_max`). A native histogram counts by its size.
+    /// Samples in memory at once (`promql-samples-max`), 16 bytes each. A native histogram counts by its size.
     pub samples_max: u64,
-    /// Series that the selectors of a query may touch (`promql.series_max`).
+    /// Series that the selectors of a query may touch (`promql-series-max`).
     pub series_max: u64,
-    /// Evaluation steps of one range query (`promql.steps_max`).
+    /// Evaluation steps of one range query (`promql-steps-max`).
     pub steps_max: u64,
-    /// Wall time (`promql.timeout`).
+    /// Wall time (`promql-timeout`).
     pub timeout: Duration,
 }
 
@@ -33,18 +33,62 @@ impl Default for Limits {
 pub enum LimitError {
     /// Too many samples in memory at once.
     #[error(
-        "query processing would load too many samples into memory in query execution: more than {max} (setting promql.samples_max)"
+        "query processing would load too many samples into memory in query execution: more than {max} (setting promql-samples-max)"
     )]
     Samples { max: u64 },
+    /// Too many samples in memory of all queries together.
+    #[error(
+        "the queries that run now would hold too many samples in memory: more than {max} together (setting memory-limit); ask for less, or when fewer run"
+    )]
+    Together { max: u64 },
     /// The selectors touch too many series.
-    #[error("query would touch too many series: more than {max} (setting promql.series_max)")]
+    #[error("query would touch too many series: more than {max} (setting promql-series-max)")]
     Series { max: u64 },
     /// Out of time.
-    #[error("query timed out in {during} after {} ms (setting promql.timeout)", timeout.as_millis())]
+    #[error("query timed out in {during} after {} ms (setting promql-timeout)", timeout.as_millis())]
     Timeout { during: &'static str, timeout: Duration },
     /// The client went away or the server stops.
     #[error("query was canceled in {during}")]
     Canceled { during: &'static str },
+}
+
+/// Samples that the queries of a server hold together. Clones share it.
+///
+/// Each query has a share of its own, so that small queries are answered whatever large ones do; beyond it, all draw
+/// from what is common.
+#[derive(Clone, Debug)]
+pub struct Pool(Arc<Common>);
+
+#[derive(Debug)]
+struct Common {
+    samples_max: u64,
+    share: u64,
+    samples: AtomicU64,
+}
+
+impl Pool {
+    /// * `samples_max`: in memory at once of all queries, beyond their shares.
+    /// * `share`: samples that each query may hold at any rate.
+    pub fn new(samples_max: u64, share: u64) -> Self {
+        Pool(Arc::new(Common { samples_max, share, samples: AtomicU64::new(0) }))
+    }
+
+    /// What a query that holds `samples` has drawn.
+    fn drawn(&self, samples: u64) -> u64 {
+        samples.saturating_sub(self.0.share)
+    }
+
+    /// A query grew: whether that is too much.
+    fn take(&self, before: u64, after: u64) -> Result<(), LimitError> {
+        let more = self.drawn(after) - self.drawn(before);
+        let now = self.0.samples.fetch_add(more, Ordering::Relaxed) + more;
+        let max = self.0.samples_max;
+        if more > 0 && now > max { Err(LimitError::Together { max }) } else { Ok(()) }
+    }
+
+    fn give_back(&self, before: u64, after: u64) {
+        self.0.samples.fetch_sub(self.drawn(before) - self.drawn(after), Ordering::Relaxed);
+    }
 }
 
 /// The running account of one query. Clones share the account, so that a source, the engine's
@@ -55,6 +99,7 @@ pub struct Budget(Arc<Account>);
 #[derive(Debug)]
 struct Account {
     limits: Limits,
+    pool: Option<Pool>,
     started: Instant,
     deadline: Instant,
     canceled: AtomicBool,
@@ -64,13 +109,32 @@ struct Account {
     series: AtomicU64,
 }
 
+impl Drop for Account {
+    /// A query that failed may not have given everything back.
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            pool.give_back(*self.samples_now.get_mut(), 0);
+        }
+    }
+}
+
 impl Budget {
     /// Starts the clock.
     pub fn new(limits: Limits) -> Self {
+        Self::start(limits, None)
+    }
+
+    /// The same for one of the queries that share a pool.
+    pub fn of_pool(limits: Limits, pool: Pool) -> Self {
+        Self::start(limits, Some(pool))
+    }
+
+    fn start(limits: Limits, pool: Option<Pool>) -> Self {
         let started = Instant::now();
         let deadline = started + limits.timeout;
         Budget(Arc::new(Account {
             limits,
+            pool,
             started,
             deadline,
             canceled: AtomicBool::new(false),
@@ -120,17 +184,23 @@ impl Budget {
     /// # Errors
     /// When the samples do not fit, or as `check`.
     pub fn take(&self, samples: u64) -> Result<(), LimitError> {
-        let now = self.0.samples_now.fetch_add(samples, Ordering::Relaxed) + samples;
+        let before = self.0.samples_now.fetch_add(samples, Ordering::Relaxed);
+        let now = before + samples;
         self.0.samples_peak.fetch_max(now, Ordering::Relaxed);
+        let together = self.0.pool.as_ref().map_or(Ok(()), |pool| pool.take(before, now));
         if now > self.0.limits.samples_max {
             return Err(LimitError::Samples { max: self.0.limits.samples_max });
         }
+        together?;
         self.check()
     }
 
     /// Gives samples back.
     pub fn give_back(&self, samples: u64) {
-        self.0.samples_now.fetch_sub(samples, Ordering::Relaxed);
+        let before = self.0.samples_now.fetch_sub(samples, Ordering::Relaxed);
+        if let Some(pool) = &self.0.pool {
+            pool.give_back(before, before - samples);
+        }
     }
 
     /// Accounts for series that a selector touches.
@@ -173,6 +243,23 @@ mod tests {
         budget.take(8).unwrap();
         assert_eq!(budget.take(3), Err(LimitError::Samples { max: 10 }));
         assert_eq!(budget.samples_peak(), 11);
+    }
+
+    #[test]
+    fn queries_of_a_pool_have_a_share_each_and_the_rest_in_common() {
+        let pool = Pool::new(10, 5);
+        let query = || Budget::of_pool(Limits::default(), pool.clone());
+        let (large, other) = (query(), query());
+        large.take(15).unwrap();
+        assert_eq!(large.take(1), Err(LimitError::Together { max: 10 }));
+        // The share is there all the same, but no more than that.
+        other.take(5).unwrap();
+        assert_eq!(other.take(1), Err(LimitError::Together { max: 10 }));
+        drop(large);
+        other.take(9).unwrap();
+        other.give_back(10);
+        drop(other);
+        query().take(15).unwrap();
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod source;
 pub mod text;
 
 pub use annotations::{Annotations, Severity};
-pub use budget::{Budget, LimitError, Limits};
+pub use budget::{Budget, LimitError, Limits, Pool};
 pub use engine::{Engine, EngineOptions, Outcome, QueryError, QueryRange, Sample, Value};
 pub use histogram::{Bucket, CounterResetHint, Histogram};
 pub use labels::{Labels, LabelsBuilder};

@@ -7,7 +7,9 @@ use crate::annotations::{HistogramOperation, Note};
 use crate::engine::eval::{Evaluator, Result};
 use crate::engine::histograms::HistogramMean;
 use crate::engine::over_time::quantile_of;
-use crate::engine::value::{ABSENT, Cell, Points, StepSeries, Steps, Vector, cell, is_absent};
+use crate::engine::value::{
+    ABSENT, Cell, Held, Points, StepSeries, Steps, Vector, cell, is_absent,
+};
 use crate::histogram::{CounterResetHint, Histogram};
 use crate::kahan::{Kahan, Mean};
 use crate::labels::{Labels, METRIC_NAME, is_label_name};
@@ -220,8 +222,9 @@ impl Evaluator<'_> {
         }
         let mut at: HashMap<Labels, usize> = HashMap::new();
         let mut out: Vec<StepSeries> = Vec::new();
+        // As many columns as there are different values: far more, perhaps, than there were before.
+        let mut held = Held::new(self.budget, 0)?;
         for s in &vector.series {
-            self.budget.check()?;
             let mut by_text: HashMap<String, usize> = HashMap::new();
             for step in 0..steps.count {
                 let text = match s.points.get(step) {
@@ -229,22 +232,28 @@ impl Evaluator<'_> {
                     Some(Cell::Histogram(h)) => h.to_string(),
                     None => continue,
                 };
-                let i = *by_text.entry(text).or_insert_with_key(|text| {
-                    let mut labels = s.labels.to_builder();
-                    labels.set(label, text.as_str());
-                    let labels = grouping_labels(&labels.build(), &grouping, a.without);
-                    *at.entry(labels.clone()).or_insert_with(|| {
-                        let points = Points::absent(steps.count);
-                        out.push(StepSeries { labels, drop_name: false, points });
-                        out.len() - 1
-                    })
-                });
+                let i = match by_text.get(&text) {
+                    Some(i) => *i,
+                    None => {
+                        held.grow(steps.count as u64)?;
+                        let mut labels = s.labels.to_builder();
+                        labels.set(label, text.as_str());
+                        let labels = grouping_labels(&labels.build(), &grouping, a.without);
+                        let i = *at.entry(labels.clone()).or_insert_with(|| {
+                            let points = Points::absent(steps.count);
+                            out.push(StepSeries { labels, drop_name: false, points });
+                            out.len() - 1
+                        });
+                        by_text.insert(text, i);
+                        i
+                    }
+                };
                 let n = &mut out[i].points.floats[step];
                 *n = if is_absent(*n) { 1.0 } else { *n + 1.0 };
             }
         }
         drop(vector);
-        Ok(Vector::new(out, steps, self.budget)?)
+        Ok(Vector::held(out, steps, held)?)
     }
 }
 

@@ -5,14 +5,16 @@
 //! by step, because which series are present may differ from step to step.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::annotations::Note;
+use crate::budget::Budget;
+use crate::engine::QueryError;
 use crate::engine::element::{arithmetic, compare, elements, scalars};
 use crate::engine::eval::{Evaluator, Result};
 use crate::engine::matching::{MatchGroup, group_labels, groups, result_labels};
 use crate::engine::value::{
-    ABSENT, Cell, Evaluated, Points, StepSeries, Steps, Vector, cell, is_absent,
+    ABSENT, Cell, Evaluated, Held, Points, StepSeries, Steps, Vector, cell, is_absent,
 };
 use crate::labels::Labels;
 use crate::parse::{Binary, BinaryOp, Cardinality, Matching, Span};
@@ -45,6 +47,7 @@ struct Join<'a> {
     many: &'a [StepSeries],
     one: &'a [StepSeries],
     steps: &'a Steps,
+    budget: &'a Budget,
     span: Span,
     drop_name: bool,
     any_many: OnceCell<Vec<bool>>,
@@ -160,6 +163,7 @@ impl Evaluator<'_> {
             many: &many.series,
             one: &one.series,
             steps,
+            budget: self.budget,
             span,
             drop_name: b.returns_bool && !self.options.delayed_name_removal,
             any_many: OnceCell::new(),
@@ -167,24 +171,23 @@ impl Evaluator<'_> {
         };
         let mut out = Vec::with_capacity(many.series.len());
         let mut notes = LastNotes::default();
-        for (i, group) in groups(&many.series, &one.series, m).iter().enumerate() {
-            if i % 64 == 0 {
-                self.budget.check()?;
-            }
+        let mut held = Held::new(self.budget, 0)?;
+        for group in &groups(&many.series, &one.series, m) {
             match (&group.left[..], &group.right[..]) {
                 ([many], [one]) if m.fill_left.is_none() && m.fill_right.is_none() => {
+                    held.grow(steps.count as u64)?;
                     join.pair(*many, *one, &mut out, &mut notes);
                 }
                 ([], _) if m.fill_left.is_none() && group.right.len() < 2 => {}
                 (_, []) if m.fill_right.is_none() => {}
                 _ => {
-                    join.group(group, &mut out, &mut notes).or_else(|message| self.fail(message))?
+                    join.group(group, &mut out, &mut held, &mut notes)?;
                 }
             }
         }
         self.add_last(notes);
         let series = self.merge_same_labels(out)?;
-        Ok(Vector::new(series, steps, self.budget)?)
+        Ok(Vector::held(series, steps, held)?)
     }
 }
 
@@ -230,6 +233,40 @@ fn view(value: &SampleValue) -> Cell<'_> {
     match value {
         SampleValue::Float(f) => Cell::Float(*f),
         SampleValue::Histogram(h) => Cell::Histogram(h),
+    }
+}
+
+/// The results of one match group.
+struct Results<'a> {
+    out: &'a mut Vec<StepSeries>,
+    held: &'a mut Held,
+    /// Where each label set of the group stands in `out`.
+    at: HashMap<Labels, usize>,
+    /// Labels of the results of pairs, made once for all steps.
+    labels_of: HashMap<(Option<usize>, Option<usize>), Labels>,
+}
+
+impl Results<'_> {
+    fn set(
+        &mut self,
+        join: &Join<'_>,
+        labels: Labels,
+        step: usize,
+        value: Option<SampleValue>,
+    ) -> Result<()> {
+        let Some(value) = value else { return Ok(()) };
+        let at = match self.at.get(&labels) {
+            Some(at) => *at,
+            None => {
+                self.held.grow(join.steps.count as u64)?;
+                self.at.insert(labels.clone(), self.out.len());
+                let points = Points::absent(join.steps.count);
+                self.out.push(StepSeries { labels, drop_name: join.returns_bool, points });
+                self.out.len() - 1
+            }
+        };
+        self.out[at].points.set(step, value);
+        Ok(())
     }
 }
 
@@ -295,10 +332,11 @@ impl Join<'_> {
         &self,
         group: &MatchGroup,
         out: &mut Vec<StepSeries>,
+        held: &mut Held,
         notes: &mut LastNotes,
-    ) -> std::result::Result<(), String> {
+    ) -> Result<()> {
         let steps = self.steps.count;
-        let first = out.len();
+        let mut results = Results { out, held, at: HashMap::new(), labels_of: HashMap::new() };
         let filled = self.m.fill_left.is_some() || self.m.fill_right.is_some();
         let one_to_one = self.m.cardinality == Cardinality::OneToOne;
         for step in 0..steps {
@@ -313,8 +351,9 @@ impl Join<'_> {
             };
             let ones = present(self.one, &group.right);
             if let [a, b, ..] = ones[..] {
-                return Err(self.duplicate_one(a, b));
+                return Err(QueryError::Execution(self.duplicate_one(a, b)));
             }
+            self.budget.check()?;
             let mut matched: HashSet<Labels> = HashSet::new();
             let manys = present(self.many, &group.left);
             let mut pairs: Vec<(Option<usize>, Option<usize>)> = Vec::new();
@@ -323,82 +362,79 @@ impl Join<'_> {
                     pairs.push((Some(many), ones.first().copied()));
                 }
             }
-            let mut results = 0;
-            for pair in &pairs {
-                results += usize::from(self.at_step(
-                    *pair,
-                    step,
-                    &mut matched,
-                    one_to_one && results > 0,
-                    out,
-                    first,
-                    notes,
-                )?);
+            let mut any = false;
+            for pair in pairs {
+                let Some((labels, value)) = self.at_step(pair, step, &mut results, notes) else {
+                    continue;
+                };
+                if one_to_one && any {
+                    return self.fail(
+                        "multiple matches for labels: many-to-one matching must be explicit \
+                         (group_left/group_right)",
+                    );
+                }
+                if !one_to_one && !matched.insert(labels.clone()) {
+                    return self.fail(
+                        "multiple matches for labels: grouping labels must ensure unique matches",
+                    );
+                }
+                any = true;
+                results.set(self, labels, step, value)?;
             }
-            if let (Some(&one), Some(_)) = (ones.first(), self.m.fill_left)
-                && results == 0
+            if let (Some(&one), Some(_), false) = (ones.first(), self.m.fill_left, any)
+                && let Some((labels, value)) =
+                    self.at_step((None, Some(one)), step, &mut results, notes)
             {
-                let pair = (None, Some(one));
-                self.at_step(pair, step, &mut matched, false, out, first, notes)?;
+                results.set(self, labels, step, value)?;
             }
         }
         Ok(())
     }
 
-    /// Computes one result; gives whether the pair counts as matched.
-    #[allow(clippy::too_many_arguments)]
+    fn fail<T>(&self, message: &str) -> Result<T> {
+        Err(QueryError::Execution(message.to_owned()))
+    }
+
+    /// The result for a pair of series at a step, and its labels: `None` if they do not match there, no value if a
+    /// comparison does not hold.
     fn at_step(
         &self,
         (many, one): (Option<usize>, Option<usize>),
         step: usize,
-        matched: &mut HashSet<Labels>,
-        clashes: bool,
-        out: &mut Vec<StepSeries>,
-        first: usize,
+        results: &mut Results<'_>,
         notes: &mut LastNotes,
-    ) -> std::result::Result<bool, String> {
+    ) -> Option<(Labels, Option<SampleValue>)> {
         let operand = |side: &[StepSeries], i: Option<usize>, fill: Option<f64>| match i {
             Some(i) => owned(side[i].points.get(step)?),
             None => Some(SampleValue::Float(fill?)),
         };
         let many_value = operand(self.many, many, self.m.fill_left);
         let one_value = operand(self.one, one, self.m.fill_right);
-        let (Some(a), Some(b)) = (&many_value, &one_value) else { return Ok(false) };
+        let (Some(a), Some(b)) = (&many_value, &one_value) else { return None };
         let (a, b) = (view(a), view(b));
         let (left, right) = if self.swapped { (b, a) } else { (a, b) };
         let order = many.map_or(self.many.len(), |i| i);
-        let Some(value) = self.element(left, right, step, order, notes) else { return Ok(false) };
-        let many_labels = match (many, one) {
-            (Some(i), _) => self.many[i].labels.clone(),
-            (None, Some(i)) => group_labels(&self.one[i].labels, self.m),
-            (None, None) => return Ok(false),
-        };
-        let one_labels = match one {
-            Some(i) => self.one[i].labels.clone(),
-            None => group_labels(&many_labels, self.m),
-        };
-        let labels = result_labels(&many_labels, &one_labels, self.op, self.m, self.drop_name);
-        if clashes {
-            return Err("multiple matches for labels: many-to-one matching must be explicit \
-                        (group_left/group_right)"
-                .to_owned());
-        }
-        if self.m.cardinality != Cardinality::OneToOne && !matched.insert(labels.clone()) {
-            return Err("multiple matches for labels: grouping labels must ensure unique matches"
-                .to_owned());
-        }
-        if let Some(value) = value {
-            let at = match out[first..].iter().position(|s| s.labels == labels) {
-                Some(i) => first + i,
-                None => {
-                    let points = Points::absent(self.steps.count);
-                    out.push(StepSeries { labels, drop_name: self.returns_bool, points });
-                    out.len() - 1
-                }
+        let value = self.element(left, right, step, order, notes)?;
+        let make = || {
+            let many_labels = match (many, one) {
+                (Some(i), _) => self.many[i].labels.clone(),
+                (None, i) => group_labels(&self.one[i?].labels, self.m),
             };
-            out[at].points.set(step, value);
-        }
-        Ok(true)
+            let one_labels = match one {
+                Some(i) => self.one[i].labels.clone(),
+                None => group_labels(&many_labels, self.m),
+            };
+            Some(result_labels(&many_labels, &one_labels, self.op, self.m, self.drop_name))
+        };
+        let labels = match results.labels_of.get(&(many, one)) {
+            Some(labels) => labels.clone(),
+            None => {
+                let labels = make()?;
+                results.labels_of.insert((many, one), labels.clone());
+                labels
+            }
+        };
+        Some((labels, value))
     }
 
     fn duplicate_one(&self, a: usize, b: usize) -> String {

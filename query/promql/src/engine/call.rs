@@ -206,14 +206,13 @@ impl Evaluator<'_> {
         if starts && !self.options.start_timestamps {
             return Ok(Evaluated::Vector(Vector::new(Vec::new(), steps, self.budget)?));
         }
-        let mut series = match call.args[0].unparenthesized() {
+        let mut vector = match call.args[0].unparenthesized() {
             Expr::Vector(v) => self.instant_times(v, steps, starts)?,
             // Of anything else than a selector the start is not known.
-            _ if starts => Vec::new(),
+            _ if starts => Vector::new(Vec::new(), steps, self.budget)?,
             other => {
                 let mut vector = self.eval_vector(other, steps)?;
-                let mut series = std::mem::take(&mut vector.series);
-                for s in &mut series {
+                for s in &mut vector.series {
                     for step in 0..steps.count {
                         if s.points.is_present(step) {
                             s.points.floats[step] = steps.time(step) as f64 / 1000.0;
@@ -221,12 +220,12 @@ impl Evaluator<'_> {
                     }
                     s.points.histograms = None;
                 }
-                series
+                vector
             }
         };
+        let mut series = std::mem::take(&mut vector.series);
         series.iter_mut().for_each(|s| self.drop_name(s));
-        let series = self.merge_now(series)?;
-        Ok(Evaluated::Vector(Vector::new(series, steps, self.budget)?))
+        Ok(Evaluated::Vector(vector.with_series(self.merge_now(series)?)))
     }
 
     fn sort_call(&self, call: &Call, steps: &Steps) -> Result<Evaluated> {

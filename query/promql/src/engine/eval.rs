@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 
 use crate::annotations::{Annotations, Note};
 use crate::budget::Budget;
-use crate::engine::value::{Evaluated, StepSeries, Steps, Vector, is_absent};
+use crate::engine::value::{Evaluated, Held, StepSeries, Steps, Vector, is_absent};
 use crate::engine::{EngineOptions, QueryError, QueryRange};
 use crate::labels::{Labels, METRIC_NAME, METRIC_TYPE, METRIC_UNIT};
-use crate::parse::{At, BinaryOp, DurationValue, Expr, Unary, VectorSelector, resolve};
+use crate::parse::{At, BinaryOp, DurationValue, Expr, Unary, ValueType, VectorSelector, resolve};
 use crate::source::SeriesSource;
 
 /// What evaluation needs everywhere.
@@ -60,6 +60,7 @@ pub(crate) fn evaluate(
         let count = usize::try_from(query.steps()).unwrap_or(usize::MAX);
         Steps { start_ms: query.start_ms, step_ms: query.step_ms, count }
     };
+    let _scalars = evaluator.hold_scalars(expr, &steps)?;
     *evaluator.counts.borrow_mut() = vec![0; steps.count];
     let mut value = evaluator.eval(expr, &steps)?;
     if options.delayed_name_removal {
@@ -141,12 +142,18 @@ impl Evaluator<'_> {
         expr.children().into_iter().try_for_each(|child| self.check_durations(child))
     }
 
+    /// Accounts for the columns of all numbers that an expression computes with at these steps; subqueries account
+    /// for theirs.
+    pub(crate) fn hold_scalars(&self, expr: &Expr, steps: &Steps) -> Result<Held> {
+        Ok(Held::new(self.budget, scalars(expr) * steps.count as u64)?)
+    }
+
     /// Evaluates an expression at all steps.
     pub(crate) fn eval(&self, expr: &Expr, steps: &Steps) -> Result<Evaluated> {
         self.budget.check()?;
         if steps.count > 1 && is_step_invariant(expr) {
             let once = self.eval_varying(expr, &Steps::single(steps.start_ms))?;
-            return Ok(once.repeat(steps, self.budget)?);
+            return Ok(once.repeat(steps)?);
         }
         self.eval_varying(expr, steps)
     }
@@ -299,6 +306,15 @@ fn find_counts_only(expr: &Expr, counts: bool, found: &mut HashSet<usize>) {
     for child in expr.children() {
         find_counts_only(child, counts, found);
     }
+}
+
+/// How many numbers an expression computes with, outside of subqueries.
+fn scalars(expr: &Expr) -> u64 {
+    if matches!(expr, Expr::Subquery(_)) {
+        return 0;
+    }
+    let own = u64::from(expr.value_type() == ValueType::Scalar);
+    own + expr.children().into_iter().map(scalars).sum::<u64>()
 }
 
 /// Whether the value is the same at all steps.

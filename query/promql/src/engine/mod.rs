@@ -241,7 +241,7 @@ impl Engine {
         let max = budget.limits().steps_max;
         if range.steps() > max {
             return Err(QueryError::Execution(format!(
-                "query has {} steps, more than {max} (setting promql.steps_max)",
+                "query has {} steps, more than {max} (setting promql-steps-max)",
                 range.steps()
             )));
         }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use crate::annotations::{Annotations, Note};
+use crate::budget::Budget;
+use crate::engine::QueryError;
 use crate::engine::eval::{Evaluator, Result};
 use crate::engine::extended::extended_rate;
 use crate::engine::over_time as over;
@@ -17,6 +19,9 @@ use crate::source::SelectHints;
 
 /// Below this many window samples in a query, starting threads costs more than it saves.
 const PARALLEL_SAMPLES: usize = 400_000;
+
+/// Window samples that are looked at between two looks at the budget: about a millisecond.
+const WORK_PER_CHECK: usize = 1 << 16;
 
 /// The samples of one series that a step sees, and the edges of its range `(start, end]`.
 pub(crate) struct Window<'a> {
@@ -105,6 +110,8 @@ impl Evaluator<'_> {
             first_span: call.args[0].unparenthesized().span(),
             scalars: &scalars,
         };
+        let cells = (ranges.series.len() * steps.count) as u64;
+        let held = Held::new(self.budget, cells)?;
         let columns = self.run_windows(name, &ranges, &context, steps)?;
         if name == "absent_over_time" {
             return self.absent_over_time(columns, arg, steps);
@@ -124,7 +131,7 @@ impl Evaluator<'_> {
         }
         out.retain(|s| !s.points.is_empty());
         let out = self.merge_now(out)?;
-        Ok(Evaluated::Vector(Vector::new(out, steps, self.budget)?))
+        Ok(Evaluated::Vector(Vector::held(out, steps, held)?))
     }
 
     fn ranges(&self, arg: &Expr, function: &str, steps: &Steps) -> Result<Ranges> {
@@ -261,7 +268,7 @@ fn check_extend(extend: Extend, function: &str) -> std::result::Result<(), Strin
 
 /// What threads need of the evaluator.
 struct Shared<'a> {
-    budget: &'a crate::budget::Budget,
+    budget: &'a Budget,
     run: &'a Run<'a>,
     use_starts: bool,
 }
@@ -273,9 +280,7 @@ impl Shared<'_> {
             .iter()
             .map(|s| {
                 self.budget.check()?;
-                self.run
-                    .column(&s.series, self.use_starts, counts)
-                    .map_err(crate::engine::QueryError::Execution)
+                self.run.column(&s.series, self.use_starts, counts, self.budget)
             })
             .collect()
     }
@@ -327,7 +332,8 @@ impl Run<'_> {
         series: &Series,
         use_starts: bool,
         counts: &mut [u64],
-    ) -> std::result::Result<Column, String> {
+        budget: &Budget,
+    ) -> Result<Column> {
         let mut notes = Annotations::default();
         let mut points = Points::absent(self.steps.count);
         let (floats, histograms) = (&series.floats, &series.histograms);
@@ -346,7 +352,7 @@ impl Run<'_> {
             Extend::Anchored => (self.lookback, 0),
             Extend::Smoothed => (self.lookback, self.lookback),
         };
-        let (mut f, mut h) = ((0, 0), (0, 0));
+        let (mut f, mut h, mut work) = ((0, 0), (0, 0), 0);
         for (step, count) in counts.iter_mut().enumerate() {
             let step_time = self.steps.time(step);
             let end = self.ranges.looks.seen_from(step_time);
@@ -373,7 +379,14 @@ impl Run<'_> {
                 h_starts: h_starts.get(h.0..h.1).unwrap_or(&[]),
                 resets: resets.get(from..to.max(from)).unwrap_or(&[]),
             };
-            if let Some(value) = self.apply(&window, step, &mut notes)? {
+            work += window.times.len() + window.h_times.len();
+            if work > WORK_PER_CHECK {
+                work = 0;
+                budget.check()?;
+            }
+            if let Some(value) =
+                self.apply(&window, step, &mut notes).map_err(QueryError::Execution)?
+            {
                 points.set(step, value);
             }
         }

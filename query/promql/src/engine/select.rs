@@ -146,11 +146,10 @@ impl Evaluator<'_> {
         }
         let loaded = self.load(v, steps, looks, (lookback, 0), SelectHints::default())?;
         let mut out = Vec::with_capacity(loaded.series.len());
+        let mut held = Held::new(self.budget, 0)?;
         let mut counts = vec![0; steps.count];
-        for (i, series) in loaded.series.iter().enumerate() {
-            if i % 256 == 0 {
-                self.budget.check()?;
-            }
+        for series in &loaded.series {
+            held.grow(steps.count as u64)?;
             let mut lookup = Lookup::new(series, lookback);
             let mut points = Points::absent(steps.count);
             for (step, count) in counts.iter_mut().enumerate() {
@@ -164,7 +163,7 @@ impl Evaluator<'_> {
             out.push(StepSeries { labels: series.labels.clone(), drop_name: false, points });
         }
         self.count_samples(steps, &counts);
-        Ok(Vector::new(out, steps, self.budget)?)
+        Ok(Vector::held(out, steps, held)?)
     }
 
     /// `timestamp(selector)`, and with `starts` `start_timestamp(selector)`: times of the samples
@@ -174,12 +173,14 @@ impl Evaluator<'_> {
         v: &VectorSelector,
         steps: &Steps,
         starts: bool,
-    ) -> Result<Vec<StepSeries>> {
+    ) -> Result<Vector> {
         let looks = self.looks(v)?;
         let lookback = self.lookback_ms();
         let loaded = self.load(v, steps, looks, (lookback, 0), SelectHints::default())?;
         let mut out = Vec::with_capacity(loaded.series.len());
+        let mut held = Held::new(self.budget, 0)?;
         for series in &loaded.series {
+            held.grow(steps.count as u64)?;
             let mut lookup = Lookup::new(series, lookback);
             let mut points = Points::absent(steps.count);
             for step in 0..steps.count {
@@ -190,7 +191,7 @@ impl Evaluator<'_> {
             }
             out.push(StepSeries { labels: series.labels.clone(), drop_name: false, points });
         }
-        Ok(out)
+        Ok(Vector::held(out, steps, held)?)
     }
 
     /// A smoothed selector: interpolated between the samples around each step.
@@ -198,7 +199,9 @@ impl Evaluator<'_> {
         let lookback = self.lookback_ms();
         let loaded = self.load(v, steps, looks, (lookback, lookback), SelectHints::default())?;
         let mut out = Vec::with_capacity(loaded.series.len());
+        let mut held = Held::new(self.budget, 0)?;
         for series in loaded.series {
+            held.grow(steps.count as u64)?;
             let series = without_stale(series);
             let name = series.labels.name().to_owned();
             let mut points = Points::absent(steps.count);
@@ -224,7 +227,7 @@ impl Evaluator<'_> {
             }
             out.push(StepSeries { labels: series.labels, drop_name: false, points });
         }
-        Ok(Vector::new(out, steps, self.budget)?)
+        Ok(Vector::held(out, steps, held)?)
     }
 
     fn smoothed_histogram(

@@ -30,12 +30,13 @@ impl Evaluator<'_> {
         if start > last {
             return Ok(Vec::new());
         }
-        let count = (last - start) / interval + 1;
+        let count = last.saturating_sub(start) / interval + 1;
         let max = self.budget.limits().samples_max;
         if count as u64 > max {
             return Err(crate::budget::LimitError::Samples { max }.into());
         }
         let inner = Steps { start_ms: start, step_ms: interval, count: count as usize };
+        let _scalars = self.hold_scalars(&s.expr, &inner)?;
         let vector = self.eval_vector(&s.expr, &inner)?;
         Ok(vector
             .series

@@ -177,6 +177,24 @@ impl Held {
         Ok(held)
     }
 
+    /// Accounts for more.
+    pub(crate) fn grow(&mut self, samples: u64) -> Result<(), LimitError> {
+        self.samples += samples;
+        self.budget.take(samples)
+    }
+
+    /// Accounts for exactly so many from now on.
+    fn set(&mut self, samples: u64) -> Result<(), LimitError> {
+        match samples.checked_sub(self.samples) {
+            Some(more) => self.grow(more),
+            None => {
+                self.budget.give_back(self.samples - samples);
+                self.samples = samples;
+                Ok(())
+            }
+        }
+    }
+
     /// For samples that a source has accounted for already.
     pub(crate) fn adopt(budget: &Budget, samples: u64) -> Self {
         Held { budget: budget.clone(), samples }
@@ -193,20 +211,31 @@ impl Drop for Held {
 #[derive(Debug)]
 pub(crate) struct Vector {
     pub series: Vec<StepSeries>,
-    _held: Held,
+    held: Held,
 }
 
 impl Vector {
-    /// Accounts for the series and drops those without any value.
+    /// Accounts for the series and drops those without any value. For results that are about as large as what they
+    /// were made from, which is accounted for; others take a [`Held`] before they grow.
     pub(crate) fn new(
-        mut series: Vec<StepSeries>,
+        series: Vec<StepSeries>,
         steps: &Steps,
         budget: &Budget,
+    ) -> Result<Self, LimitError> {
+        Self::held(series, steps, Held::new(budget, 0)?)
+    }
+
+    /// As [`new`](Self::new), for columns that were accounted for when they were made.
+    pub(crate) fn held(
+        mut series: Vec<StepSeries>,
+        steps: &Steps,
+        mut held: Held,
     ) -> Result<Self, LimitError> {
         series.retain(|s| !s.points.is_empty());
         let cells = (series.len() * steps.count) as u64;
         let histograms: u64 = series.iter().map(|s| s.points.histogram_cost()).sum();
-        Ok(Vector { series, _held: Held::new(budget, cells + histograms)? })
+        held.set(cells + histograms)?;
+        Ok(Vector { series, held })
     }
 
     /// Replaces the series of a vector by others of about the same size.
@@ -236,14 +265,15 @@ pub(crate) enum Evaluated {
 
 impl Evaluated {
     /// Repeats the value at a single step for all steps.
-    pub(crate) fn repeat(self, steps: &Steps, budget: &Budget) -> Result<Self, LimitError> {
+    pub(crate) fn repeat(self, steps: &Steps) -> Result<Self, LimitError> {
         Ok(match self {
             Evaluated::Scalar(v) => Evaluated::Scalar(vec![v[0]; steps.count]),
-            Evaluated::Vector(mut v) => {
-                for s in &mut v.series {
+            Evaluated::Vector(Vector { mut series, mut held }) => {
+                held.grow((series.len() * steps.count) as u64)?;
+                for s in &mut series {
                     s.points.repeat(steps.count);
                 }
-                Evaluated::Vector(Vector::new(std::mem::take(&mut v.series), steps, budget)?)
+                Evaluated::Vector(Vector::held(series, steps, held)?)
             }
             other => other,
         })

@@ -21,7 +21,7 @@ use std::time::SystemTime;
 use axum::Router;
 use axum::routing::get;
 use tokio::sync::Semaphore;
-use trefoil_promql::{EngineOptions, Limits, SeriesSource};
+use trefoil_promql::{EngineOptions, Limits, Pool, SeriesSource};
 
 /// What the endpoints share. Clones share it, too.
 #[derive(Clone)]
@@ -31,7 +31,8 @@ struct Shared {
     source: Arc<dyn SeriesSource>,
     engine: EngineOptions,
     limits: Limits,
-    queries: Semaphore,
+    pool: Option<Pool>,
+    queries: Arc<Semaphore>,
     started: SystemTime,
     retention: String,
     flags: BTreeMap<String, String>,
@@ -44,7 +45,9 @@ pub struct PrometheusConfig {
     pub engine: EngineOptions,
     /// Bounds of a query.
     pub limits: Limits,
-    /// Queries that run at once; more wait (`promql.queries_max`).
+    /// Bounds of all queries together.
+    pub pool: Option<Pool>,
+    /// Queries that run at once; more wait (`promql-queries-max`).
     pub queries_max: usize,
     /// What `status/runtimeinfo` says about retention.
     pub retention: String,
@@ -57,6 +60,7 @@ impl Default for PrometheusConfig {
         PrometheusConfig {
             engine: EngineOptions::default(),
             limits: Limits::default(),
+            pool: None,
             queries_max: 20,
             retention: "unlimited".to_owned(),
             flags: BTreeMap::new(),
@@ -71,7 +75,8 @@ impl PrometheusApi {
             source,
             engine: config.engine,
             limits: config.limits,
-            queries: Semaphore::new(config.queries_max.max(1)),
+            pool: config.pool,
+            queries: Arc::new(Semaphore::new(config.queries_max.clamp(1, Semaphore::MAX_PERMITS))),
             started: SystemTime::now(),
             retention: config.retention,
             flags: config.flags,

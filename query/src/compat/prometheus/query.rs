@@ -55,7 +55,7 @@ pub(super) async fn instant(State(api): State<PrometheusApi>, form: Form) -> Rep
     api.run(common.timeout_ms, move |api, budget, queued| {
         let outcome =
             common.engine.instant(api.0.source.as_ref(), &common.query, time_ms, budget)?;
-        Ok(answer(&common, outcome, time_ms, budget, queued))
+        answer(&common, outcome, time_ms, budget, queued)
     })
     .await
 }
@@ -75,13 +75,13 @@ pub(super) async fn range(State(api): State<PrometheusApi>, form: Form) -> Reply
     let range = QueryRange { start_ms, end_ms, step_ms };
     if range.steps() > POINTS_MAX {
         return Err(Failure::bad_data(
-            "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)",
+            "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX) (setting promql-steps-max)",
         ));
     }
     let common = common(&api, &form)?;
     api.run(common.timeout_ms, move |api, budget, queued| {
         let outcome = common.engine.range(api.0.source.as_ref(), &common.query, range, budget)?;
-        Ok(answer(&common, outcome, start_ms, budget, queued))
+        answer(&common, outcome, start_ms, budget, queued)
     })
     .await
 }
@@ -92,7 +92,7 @@ fn answer(
     time_ms: i64,
     budget: &Budget,
     queued: Queued,
-) -> axum::response::Response {
+) -> Reply {
     let (warnings, infos) = outcome.annotations.texts(&common.query, NOTES_MAX);
     let mut notes = Notes { warnings, infos };
     if truncate(&mut outcome.value, common.limit) {
@@ -104,13 +104,26 @@ fn answer(
             common.stats
         ));
     }
+    // Never given back: the query ends here.
+    budget.take(size(&outcome.value))?;
     let mut data = vec![b'{'];
     encode::result(&mut data, &outcome.value, time_ms);
     if !common.stats.is_empty() {
         write_stats(&mut data, &outcome, budget, queued, common.stats == "all");
     }
     data.push(b'}');
-    success_raw(&data, &notes)
+    Ok(success_raw(&data, &notes))
+}
+
+/// Memory that a result takes, in samples: as it stands, and as text, about 30 bytes a point and 250 for labels.
+fn size(value: &Value) -> u64 {
+    const SERIES: u64 = 16;
+    const POINT: u64 = 3;
+    match value {
+        Value::Scalar(_) | Value::Text(_) => 1,
+        Value::Vector(samples) => (SERIES + POINT) * samples.len() as u64,
+        Value::Matrix(all) => all.iter().map(|s| SERIES + POINT * s.sample_cost()).sum(),
+    }
 }
 
 fn truncate(value: &mut Value, limit: usize) -> bool {

@@ -60,7 +60,9 @@ impl Failure {
 impl From<LimitError> for Failure {
     fn from(error: LimitError) -> Self {
         let kind = match error {
-            LimitError::Samples { .. } | LimitError::Series { .. } => Kind::Execution,
+            LimitError::Samples { .. }
+            | LimitError::Together { .. }
+            | LimitError::Series { .. } => Kind::Execution,
             LimitError::Timeout { .. } => Kind::Timeout,
             LimitError::Canceled { .. } => Kind::Canceled,
         };

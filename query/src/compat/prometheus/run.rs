@@ -42,18 +42,25 @@ impl PrometheusApi {
         }
         let arrived = Instant::now();
         let timeout = limits.timeout;
-        let permit = tokio::time::timeout(timeout, self.0.queries.acquire())
+        let permit = tokio::time::timeout(timeout, self.0.queries.clone().acquire_owned())
             .await
             .map_err(|_| LimitError::Timeout { during: "query queue", timeout })?
             .map_err(|_| LimitError::Canceled { during: "query queue" })?;
         let waited = arrived.elapsed();
         limits.timeout = timeout.saturating_sub(waited);
-        let budget = Budget::new(limits);
+        let budget = match &self.0.pool {
+            Some(pool) => Budget::of_pool(limits, pool.clone()),
+            None => Budget::new(limits),
+        };
         let guard = CancelOnDrop(budget.clone());
         let api = self.clone();
-        let task =
-            tokio::task::spawn_blocking(move || work(&api, &budget, Queued { waited })).await;
-        drop((guard, permit));
+        // The place is free only when the work has really ended, which after a cancellation is a little later.
+        let run = move || {
+            let _permit = permit;
+            work(&api, &budget, Queued { waited })
+        };
+        let task = tokio::task::spawn_blocking(run).await;
+        drop(guard);
         task.unwrap_or_else(|error| {
             tracing::error!(%error, "a query thread ended early");
             Err(Failure { kind: Kind::Internal, message: "the query ended early".to_owned() })

@@ -16,6 +16,7 @@ pub mod disk;
 pub mod ledger;
 pub mod logs;
 pub mod manifest;
+pub mod meter;
 pub mod metrics;
 mod open;
 pub mod red;

@@ -1,9 +1,10 @@
 //! From counts per slot of time to cumulative counters with a sample every ten seconds.
 
-use trefoil_storage::red::RedCell;
+use trefoil_storage::red::{RedCell, RedTotal};
+use trefoil_storage::segment::partition_of;
 
 /// A counter that nothing has added to for this long ends with a stale marker, ns.
-const IDLE_NS: u64 = 15 * 60 * SECOND_NS;
+pub(super) const IDLE_NS: u64 = 15 * 60 * SECOND_NS;
 
 /// Distance of samples where cells are as narrow as spans make them, ns.
 pub(super) const STEP_NS: u64 = 10 * SECOND_NS;
@@ -57,19 +58,31 @@ impl Window {
         time_ms >= self.start_ms && time_ms <= self.end_ms
     }
 
-    /// How many samples one always busy counter has here.
-    pub(super) fn samples(&self) -> u64 {
-        let width_ms = self.end_ms.saturating_sub(self.start_ms).max(0) as u64;
-        width_ms / (STEP_NS / 1_000_000) + 1
+    /// Where the cells begin that are told one by one, Unix ns; what lies before is a counter's base.
+    pub(super) fn boundary_ns(&self) -> u64 {
+        partition_of(self.start_ms.max(0).saturating_mul(1_000_000) as u64)
+    }
+
+    /// How many samples one counter has here.
+    pub(super) fn samples(&self, base: Option<&RedTotal>, cells: &[RedCell]) -> u64 {
+        let mut samples = 0;
+        self.tell(base, cells, |event| samples += u64::from(!matches!(event, Event::Grow { .. })));
+        samples
     }
 
     /// Tells the story of one counter.
     ///
-    /// * `cells`: all cells of the counter up to the window's end, by time.
+    /// * `base`: what came before the cells, if anything did.
+    /// * `cells`: all further cells of the counter up to the window's end, by time.
     ///
     /// A counter begins at 0 where its first cell begins, so that the first spans count in `increase`. Between cells
     /// it stands still, until it is idle for too long.
-    pub(super) fn tell<'a>(&self, cells: &'a [RedCell], mut visit: impl FnMut(Event<'a>)) {
+    pub(super) fn tell<'a>(
+        &self,
+        base: Option<&RedTotal>,
+        cells: &'a [RedCell],
+        mut visit: impl FnMut(Event<'a>),
+    ) {
         let mut sampled_ms = i64::MIN;
         let mut sample = |time_ns: u64, stale: bool, visit: &mut dyn FnMut(Event<'a>)| {
             let time_ms = (time_ns / 1_000_000) as i64;
@@ -78,7 +91,11 @@ impl Window {
                 sampled_ms = time_ms;
             }
         };
-        let mut end_ns: Option<(u64, u64)> = None;
+        let step_of = |width_ns: u64| self.step_ns.clamp(STEP_NS, width_ns.max(STEP_NS));
+        let mut end_ns = base.map(|base| (base.end_ns, step_of(base.width_ns)));
+        if let Some(base) = base {
+            sample(base.end_ns, false, &mut visit);
+        }
         for cell in cells {
             if let Some((end_ns, step_ns)) = end_ns {
                 self.rest(end_ns, step_ns, cell.time_ns, |time, stale| {
@@ -88,7 +105,7 @@ impl Window {
             sample(cell.time_ns, false, &mut visit);
             let (until_ns, live) = self.end_of(cell);
             let width_ns = until_ns.saturating_sub(cell.time_ns).max(1);
-            let step_ns = self.step_ns.clamp(STEP_NS, cell.width_ns.max(STEP_NS));
+            let step_ns = step_of(cell.width_ns);
             if !live {
                 let mut at_ns = cell.time_ns + step_ns;
                 while at_ns < until_ns {
@@ -156,8 +173,17 @@ mod tests {
 
     /// (second, total) per sample; NaN is the stale marker.
     fn samples(window: Window, cells: &[RedCell]) -> Vec<(f64, f64)> {
-        let (mut before, mut now, mut out) = (0.0, 0.0, Vec::new());
-        window.tell(cells, |event| match event {
+        samples_after(window, None, cells)
+    }
+
+    fn samples_after(
+        window: Window,
+        base: Option<&RedTotal>,
+        cells: &[RedCell],
+    ) -> Vec<(f64, f64)> {
+        let before = base.map_or(0.0, |base| base.count as f64);
+        let (mut before, mut now, mut out) = (before, before, Vec::new());
+        window.tell(base, cells, |event| match event {
             Event::Grow { cell, share } => {
                 now = before + (cell.count() as f64 * share).floor();
                 if share == 1.0 {
@@ -167,6 +193,7 @@ mod tests {
             Event::Sample(time_ms) => out.push((time_ms as f64 / 1e3, now)),
             Event::Stale(time_ms) => out.push((time_ms as f64 / 1e3, f64::NAN)),
         });
+        assert_eq!(window.samples(base, cells), out.len() as u64);
         out
     }
 
@@ -207,5 +234,21 @@ mod tests {
         assert_eq!(got[0], (900.0, 1.0));
         assert!(got[1].1.is_nan() && got[1].0 == 910.0, "{:?}", got[1]);
         assert_eq!(got[2..], [(2_000.0, 1.0), (2_010.0, 2.0)]);
+    }
+
+    #[test]
+    fn a_base_goes_on_as_the_cells_it_stands_for_would() {
+        for (from, to) in [(20, 4_000), (3_700, 3_900), (30, 50), (900, 1_000)] {
+            let cells = [cell(0, 10, 2), cell(10, 10, 1), cell(3_700, 10, 4)];
+            let base = RedTotal {
+                count: 3,
+                end_ns: 20 * SECOND_NS,
+                width_ns: 10 * SECOND_NS,
+                ..RedTotal::default()
+            };
+            let got = samples_after(window(from, to, 9_999), Some(&base), &cells[2..]);
+            let want = samples(window(from, to, 9_999), &cells);
+            assert_eq!(format!("{got:?}"), format!("{want:?}"), "{from} to {to}");
+        }
     }
 }

@@ -1,16 +1,19 @@
 //! The stores as PromQL sees them: the metric store's series, and span metrics derived from the RED store.
 
 mod counters;
+mod metered;
+mod shapes;
 mod span_metrics;
 
+use self::metered::{By, Metered, store_error};
 use self::span_metrics::SpanMetrics;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use trefoil_promql::histogram::mark_reset;
 use trefoil_promql::{
-    Bucket, Budget, Column, CounterResetHint, Exemplar, ExemplarSeries, Histogram, Labels, MatchOp,
-    Matcher, Metadata, SelectHints, Series, SeriesSource, SourceError, SourceStats, TimeRange,
+    Bucket, Budget, Column, CounterResetHint, Exemplar, ExemplarSeries, Histogram, Labels, Matcher,
+    Metadata, SelectHints, Series, SeriesSource, SourceError, SourceStats, TimeRange,
 };
 use trefoil_storage::attributes;
 use trefoil_storage::metrics::{
@@ -44,16 +47,18 @@ impl PromSource {
         range: TimeRange,
         budget: &Budget,
     ) -> Result<Vec<Labels>, SourceError> {
-        let by: Vec<By<'_>> = matchers.iter().map(By::new).collect();
+        let by = By::all(matchers, budget);
         let by: Vec<&dyn LabelMatcher> = by.iter().map(|m| m as &dyn LabelMatcher).collect();
+        let meter = Metered::new(budget);
         let found = self
             .metrics
-            .select(&by, range.start_ms, range.end_ms, true)
+            .select(&by, range.start_ms, range.end_ms, true, &meter)
             .map_err(|error| store_error("series labels", error))?;
-        budget.take_series(found.len() as u64)?;
         let mut labels: Vec<Labels> =
             found.into_iter().map(|series| Labels::from_sorted(series.labels)).collect();
-        labels.extend(self.spans().labels(matchers, range)?);
+        let of_spans = self.spans().labels(matchers, range, &meter)?;
+        budget.take_series(of_spans.len() as u64)?;
+        labels.extend(of_spans);
         Ok(labels)
     }
 
@@ -88,20 +93,19 @@ impl SeriesSource for PromSource {
             return Ok(Vec::new());
         }
         budget.check()?;
-        let by: Vec<By<'_>> = matchers.iter().map(By::new).collect();
+        let by = By::all(matchers, budget);
         let by: Vec<&dyn LabelMatcher> = by.iter().map(|m| m as &dyn LabelMatcher).collect();
+        let meter = Metered::new(budget);
         let found = self
             .metrics
-            .select(&by, range.start_ms, range.end_ms, hints.labels_only)
+            .select(&by, range.start_ms, range.end_ms, hints.labels_only, &meter)
             .map_err(|error| store_error("samples", error))?;
-        let mut out = Vec::with_capacity(found.len());
-        for series in found {
-            let series = series_from(series);
-            budget.take_read(series.sample_cost())?;
-            out.push(series);
-        }
-        out.extend(self.spans().select(matchers, range, hints, budget)?);
-        budget.take_series(out.len() as u64)?;
+        budget.check()?;
+        let mut out: Vec<Series> = found.into_iter().map(series_from).collect();
+        let of_spans = self.spans().select(matchers, range, hints, &meter)?;
+        budget.take_series(of_spans.len() as u64)?;
+        out.extend(of_spans);
+        meter.settle(&out)?;
         Ok(out)
     }
 
@@ -183,19 +187,20 @@ impl SeriesSource for PromSource {
         budget: &Budget,
     ) -> Result<Vec<ExemplarSeries>, SourceError> {
         let mut found: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
+        let meter = Metered::new(budget);
         for matchers in selectors {
             budget.check()?;
-            let by: Vec<By<'_>> = matchers.iter().map(By::new).collect();
+            let by = By::all(matchers, budget);
             let by: Vec<&dyn LabelMatcher> = by.iter().map(|m| m as &dyn LabelMatcher).collect();
             let series = self
                 .metrics
-                .exemplars(&by, range.start_ms, range.end_ms)
+                .exemplars(&by, range.start_ms, range.end_ms, &meter)
                 .map_err(|error| store_error("exemplars", error))?;
             for one in series {
                 let exemplars = one.exemplars.iter().map(exemplar_from).collect();
                 found.insert(Labels::from_sorted(one.labels), exemplars);
             }
-            for one in self.spans().exemplars(matchers, range)? {
+            for one in self.spans().exemplars(matchers, range, &meter)? {
                 found.insert(one.labels, one.exemplars);
             }
         }
@@ -238,41 +243,17 @@ impl SeriesSource for PromSource {
     }
 }
 
-/// A PromQL matcher as the metric store's index asks it.
-struct By<'a> {
-    matcher: &'a Matcher,
-    literals: Option<Vec<String>>,
-}
-
-impl<'a> By<'a> {
-    fn new(matcher: &'a Matcher) -> Self {
-        let literals = match matcher.op() {
-            MatchOp::Equal => Some(vec![matcher.value().to_owned()]),
-            MatchOp::Regex => matcher.literals().map(<[String]>::to_vec),
-            MatchOp::NotEqual | MatchOp::NotRegex => None,
-        };
-        Self { matcher, literals }
-    }
-}
-
-impl LabelMatcher for By<'_> {
-    fn name(&self) -> &str {
-        self.matcher.name()
-    }
-
-    fn matches(&self, value: &str) -> bool {
-        self.matcher.matches(value)
-    }
-
-    fn literals(&self) -> Option<&[String]> {
-        self.literals.as_deref()
-    }
-}
-
 fn series_from(stored: PromSeries) -> Series {
     let mut histograms: Column<Arc<Histogram>> = Column::default();
     for (time_ms, histogram) in stored.histograms {
-        histograms.push(time_ms, Arc::new(histogram_from(histogram)));
+        let mut histogram = histogram_from(histogram);
+        // A number in between ends the run.
+        let before = histograms.values.last().zip(histograms.times.last()).filter(|(_, before)| {
+            let next = stored.floats.partition_point(|(time, _)| time <= *before);
+            stored.floats.get(next).is_none_or(|(time, _)| *time >= time_ms)
+        });
+        mark_reset(before.map(|(histogram, _)| &**histogram), &mut histogram);
+        histograms.push(time_ms, Arc::new(histogram));
     }
     let mut floats = Column::default();
     for (time_ms, value) in stored.floats {
@@ -281,7 +262,20 @@ fn series_from(stored: PromSeries) -> Series {
             floats.push(time_ms, value);
         }
     }
+    floats.starts = starts_of(&floats.times, &stored.starts);
+    histograms.starts = starts_of(&histograms.times, &stored.starts);
     Series { labels: Labels::from_sorted(stored.labels), floats, histograms }
+}
+
+/// The start of the counter at each sample, 0 = not known; empty if it is known of none.
+fn starts_of(times: &[i64], known: &[(i64, i64)]) -> Vec<i64> {
+    let start_at = |time: &i64| {
+        let found = known.binary_search_by_key(time, |(time, _)| *time);
+        found.map_or(0, |at| known[at].1)
+    };
+    let starts: Vec<i64> =
+        if known.is_empty() { Vec::new() } else { times.iter().map(start_at).collect() };
+    if starts.iter().all(|start| *start == 0) { Vec::new() } else { starts }
 }
 
 fn histogram_from(native: NativeHistogram) -> Histogram {
@@ -334,10 +328,6 @@ fn exemplar_from(exemplar: &MetricExemplar) -> Exemplar {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn store_error(what: &str, error: io::Error) -> SourceError {
-    SourceError::Store { message: what.to_owned(), source: Some(Box::new(error)) }
 }
 
 fn cut<T>(mut list: Vec<T>, limit: usize) -> Vec<T> {

@@ -3,41 +3,30 @@
 //! Names and labels are those of Grafana Tempo's metrics generator, which Grafana's trace and service-graph views
 //! read. Every span counts, before any sampling.
 
-use super::counters::{Event, Window};
-use super::{hex, store_error};
+use super::counters::{IDLE_NS, Window};
+use super::hex;
+use super::metered::store_error;
+use super::shapes::{Shown, bucket, seconds};
 use rustc_hash::FxHashMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 use trefoil_promql::{
-    Bucket, Budget, Exemplar, ExemplarSeries, Histogram, Labels, LabelsBuilder, MatchOp, Matcher,
-    Metadata, SelectHints, Series, SourceError, TimeRange, matches_all, stale_marker,
+    Exemplar, ExemplarSeries, Labels, LabelsBuilder, MatchOp, Matcher, Metadata, SelectHints,
+    Series, SourceError, TimeRange, matches_all,
 };
-use trefoil_storage::metrics::naming::float_label;
-use trefoil_storage::red::sketch::bounds_of;
-use trefoil_storage::red::{EDGE_CLIENT, EDGE_SERVER, RedCell, RedFilter, RedKey, RedStore};
+use trefoil_storage::meter::{Meter, Unmetered};
+use trefoil_storage::red::{
+    EDGE_CLIENT, EDGE_SERVER, RedCell, RedFilter, RedKey, RedStore, RedTotal,
+};
 
 /// Bounds of the classic histograms, seconds: those of Tempo's metrics generator.
-const BOUNDS: [f64; 12] =
+pub(super) const BOUNDS: [f64; 12] =
     [0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096];
-
-/// Classic buckets are refined while the samples of one select stay below this.
-const BUCKET_SAMPLES: u64 = 2_000_000;
-
-/// Resolution of native histograms: buckets 0.54% wide, so that a quantile is within 1%.
-const SCHEMA: i32 = 7;
-
-/// The coarsest resolution that many busy series may be brought down to.
-const SCHEMA_LEAST: i32 = 3;
-
-/// Native-histogram buckets of one select before the resolution goes down.
-const NATIVE_BUCKETS: u64 = 8_000_000;
-
-/// Width of the zero bucket, as of OTLP histograms.
-const ZERO_THRESHOLD: f64 = 1e-128;
 
 /// What one name shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
+pub(super) enum Shape {
     Count,
     /// Only what ended in an error.
     Failed,
@@ -104,8 +93,16 @@ const METADATA: [(&str, &str, &str, &str); 6] = [
     ),
 ];
 
-/// The cells that become one series (or one histogram), by time.
-type Groups = BTreeMap<Labels, Vec<RedCell>>;
+/// What becomes one series (or one histogram, or one set of buckets).
+#[derive(Default)]
+pub(super) struct Group {
+    /// Sum of what came before the cells.
+    pub base: Option<RedTotal>,
+    /// By time, one per slot.
+    pub cells: Vec<RedCell>,
+}
+
+pub(super) type Groups = BTreeMap<Labels, Group>;
 
 /// Span metrics as of one moment.
 pub(super) struct SpanMetrics<'a> {
@@ -124,24 +121,25 @@ impl<'a> SpanMetrics<'a> {
         matchers: &[Matcher],
         range: TimeRange,
         hints: &SelectHints,
-        budget: &Budget,
+        meter: &dyn Meter,
     ) -> Result<Vec<Series>, SourceError> {
+        if hints.labels_only {
+            let labels = self.labels(matchers, range, meter)?;
+            return Ok(labels.into_iter().map(Series::new).collect());
+        }
+        let failed = |error| store_error("span metrics", error);
         let mut out = Vec::new();
         let window = Window::new(range.start_ms, range.end_ms, hints.range_ms, self.now_ns);
         for metric in named(matchers) {
-            let groups = self.groups(metric, matchers, 0, window.end_ns())?;
+            let groups = self.groups(metric, matchers, &window, meter).map_err(failed)?;
             let from = out.len();
+            let shown = Shown::new(&groups, &window, meter);
             match metric.shape {
-                Shape::Bucket => buckets(&groups, &window, matchers, budget, &mut out)?,
-                Shape::Native => natives(&groups, &window, budget, &mut out)?,
-                shape => {
-                    for (labels, cells) in groups {
-                        let series = single(labels, &cells, shape, &window);
-                        budget.take_read(series.sample_cost())?;
-                        out.push(series);
-                    }
-                }
+                Shape::Bucket => shown.buckets(matchers, &mut out),
+                Shape::Native => shown.natives(&mut out),
+                shape => shown.numbers(shape, &mut out),
             }
+            .map_err(failed)?;
             let mut at = 0;
             out.retain(|series| {
                 at += 1;
@@ -156,12 +154,21 @@ impl<'a> SpanMetrics<'a> {
         &self,
         matchers: &[Matcher],
         range: TimeRange,
+        meter: &dyn Meter,
     ) -> Result<Vec<Labels>, SourceError> {
         let window = Window::new(range.start_ms, range.end_ms, 0, self.now_ns);
-        let start_ns = range.start_ms.max(0).saturating_mul(1_000_000) as u64;
         let mut out = Vec::new();
         for metric in named(matchers) {
-            for labels in self.groups(metric, matchers, start_ns, window.end_ns())?.into_keys() {
+            let filter = metric.filter(matchers);
+            // A counter shows for a while after its last cell.
+            let start_ns = start_ns(range).saturating_sub(IDLE_NS);
+            let keys = self
+                .red
+                .keys(&filter, start_ns, window.end_ns(), meter)
+                .map_err(|error| store_error("span metrics", error))?;
+            let keys = keys.iter().filter(|key| metric.counts(key));
+            let sets: BTreeSet<Labels> = keys.map(|key| metric.labels(key)).collect();
+            for labels in sets.into_iter().filter(|labels| metric.passes(matchers, labels)) {
                 if metric.shape == Shape::Bucket {
                     let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
                     out.extend(
@@ -178,8 +185,11 @@ impl<'a> SpanMetrics<'a> {
     /// The families that there are cells for.
     pub(super) fn metadata(&self) -> Result<Vec<(&'static str, Metadata)>, SourceError> {
         let some = |subject: Subject| {
-            self.cells(&RedFilter { kind: subject.kind(), ..RedFilter::default() }, 0, u64::MAX)
-                .map(|cells| !cells.is_empty())
+            let filter = RedFilter { kind: subject.kind(), ..RedFilter::default() };
+            self.red
+                .keys(&filter, 0, u64::MAX, &Unmetered)
+                .map(|keys| !keys.is_empty())
+                .map_err(|error| store_error("span metrics", error))
         };
         let (spans, edges) = (some(Subject::Spans)?, some(Subject::Server)?);
         Ok(METADATA
@@ -198,17 +208,23 @@ impl<'a> SpanMetrics<'a> {
         &self,
         matchers: &[Matcher],
         range: TimeRange,
+        meter: &dyn Meter,
     ) -> Result<Vec<ExemplarSeries>, SourceError> {
         let window = Window::new(range.start_ms, range.end_ms, 0, self.now_ns);
-        let start_ns = range.start_ms.max(0).saturating_mul(1_000_000) as u64;
+        let (start_ns, end_ns) = (start_ns(range), window.end_ns());
         let mut found: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
         for metric in named(matchers) {
             let shown = matches!(metric.shape, Shape::Bucket | Shape::Native | Shape::Count);
             if !shown || metric.name.ends_with("_count") {
                 continue;
             }
-            for (labels, cells) in self.groups(metric, matchers, start_ns, window.end_ns())? {
-                for exemplar in cells.iter().flat_map(|cell| &cell.exemplars) {
+            let cells = self
+                .red
+                .metered_cells(&metric.filter(matchers), start_ns, end_ns, meter)
+                .map_err(|error| store_error("span metrics", error))?;
+            for cell in cells.iter().filter(|cell| metric.counts(&cell.key)) {
+                let labels = metric.labels(&cell.key);
+                for exemplar in &cell.exemplars {
                     let time_ms = (exemplar.time_ns / 1_000_000) as i64;
                     if time_ms < range.start_ms || time_ms > range.end_ms {
                         continue;
@@ -237,52 +253,38 @@ impl<'a> SpanMetrics<'a> {
             .collect())
     }
 
-    fn cells(
-        &self,
-        filter: &RedFilter,
-        start_ns: u64,
-        end_ns: u64,
-    ) -> Result<Vec<RedCell>, SourceError> {
-        self.red.cells(filter, start_ns, end_ns).map_err(|error| store_error("span metrics", error))
-    }
-
-    /// Cells of a metric that pass all matchers but those on `le`, by label set and time.
+    /// Cells of a metric that pass all matchers but those on `le`, by label set and time, and what came before them.
     fn groups(
         &self,
         metric: &Metric,
         matchers: &[Matcher],
-        start_ns: u64,
-        end_ns: u64,
-    ) -> Result<Groups, SourceError> {
-        let equal = |label: &str| {
-            matchers
-                .iter()
-                .find(|m| m.name() == label && m.op() == MatchOp::Equal)
-                .map(|m| m.value().to_owned())
-        };
-        let [service, operation] = metric.subject.names();
-        let filter = RedFilter {
-            service: equal(service),
-            operation: equal(operation),
-            kind: metric.subject.kind(),
-        };
-        let base: Vec<&Matcher> =
-            matchers.iter().filter(|m| metric.shape != Shape::Bucket || m.name() != "le").collect();
+        window: &Window,
+        meter: &dyn Meter,
+    ) -> io::Result<Groups> {
+        let filter = metric.filter(matchers);
         let mut labels_of: FxHashMap<Arc<RedKey>, Option<Labels>> = FxHashMap::default();
-        let mut groups: Groups = BTreeMap::new();
-        for cell in self.cells(&filter, start_ns, end_ns)? {
-            if metric.shape == Shape::Failed && cell.key.status != STATUS_ERROR {
-                continue;
-            }
-            let labels = labels_of.entry(cell.key.clone()).or_insert_with(|| {
-                let labels = metric.labels(&cell.key);
-                base.iter().all(|m| m.matches_labels(&labels)).then_some(labels)
+        let mut labels_of = |key: &Arc<RedKey>| {
+            let labels = labels_of.entry(key.clone()).or_insert_with(|| {
+                let labels = metric.labels(key);
+                (metric.counts(key) && metric.passes(matchers, &labels)).then_some(labels)
             });
-            if let Some(labels) = labels {
-                groups.entry(labels.clone()).or_default().push(cell);
+            labels.clone()
+        };
+        let mut groups: Groups = BTreeMap::new();
+        let boundary_ns = window.boundary_ns();
+        let sketches = matches!(metric.shape, Shape::Bucket | Shape::Native);
+        for (key, total) in self.red.totals(&filter, boundary_ns, sketches, meter)? {
+            if let Some(labels) = labels_of(&key) {
+                let group = groups.entry(labels).or_default();
+                group.base.get_or_insert_default().merge(&total);
             }
         }
-        for cells in groups.values_mut() {
+        for cell in self.red.metered_cells(&filter, boundary_ns, window.end_ns(), meter)? {
+            if let Some(labels) = labels_of(&cell.key) {
+                groups.entry(labels).or_default().cells.push(cell);
+            }
+        }
+        for Group { cells, .. } in groups.values_mut() {
             cells.sort_by_key(|cell| (cell.time_ns, cell.width_ns));
             cells.dedup_by(|later, earlier| {
                 let same = (later.time_ns, later.width_ns) == (earlier.time_ns, earlier.width_ns);
@@ -294,6 +296,11 @@ impl<'a> SpanMetrics<'a> {
         }
         Ok(groups)
     }
+}
+
+/// First moment of a range, Unix ns.
+fn start_ns(range: TimeRange) -> u64 {
+    range.start_ms.max(0).saturating_mul(1_000_000) as u64
 }
 
 const STATUS_ERROR: i32 = 2;
@@ -317,6 +324,31 @@ impl Subject {
 }
 
 impl Metric {
+    /// What of the store can pass the matchers.
+    fn filter(&self, matchers: &[Matcher]) -> RedFilter {
+        let equal = |label: &str| {
+            let on_label = |m: &&Matcher| m.name() == label && m.op() == MatchOp::Equal;
+            matchers.iter().find(on_label).map(|m| m.value().to_owned())
+        };
+        let [service, operation] = self.subject.names();
+        RedFilter {
+            service: equal(service),
+            operation: equal(operation),
+            kind: self.subject.kind(),
+        }
+    }
+
+    /// Whether cells of a key are counted here.
+    fn counts(&self, key: &RedKey) -> bool {
+        self.shape != Shape::Failed || key.status == STATUS_ERROR
+    }
+
+    /// Whether labels, `le` not among them yet, pass all matchers but those on `le`.
+    fn passes(&self, matchers: &[Matcher], labels: &Labels) -> bool {
+        let bucket = self.shape == Shape::Bucket;
+        matchers.iter().filter(|m| !bucket || m.name() != "le").all(|m| m.matches_labels(labels))
+    }
+
     fn labels(&self, key: &RedKey) -> Labels {
         let mut labels = LabelsBuilder::default();
         labels.set("__name__", self.name);
@@ -356,254 +388,4 @@ fn named(matchers: &[Matcher]) -> impl Iterator<Item = &'static Metric> {
     METRICS.iter().filter(move |metric| {
         matchers.iter().filter(|m| m.name() == "__name__").all(|m| m.matches(metric.name))
     })
-}
-
-fn seconds(ns: u64) -> f64 {
-    ns as f64 / 1e9
-}
-
-/// Part of a count that has come by a share of its cell: whole spans only.
-fn part(count: f64, share: f64) -> f64 {
-    if share < 1.0 { (count * share).floor() } else { count }
-}
-
-/// A series of one number per cell.
-fn single(labels: Labels, cells: &[RedCell], shape: Shape, window: &Window) -> Series {
-    let mut series = Series::new(labels);
-    let (mut before, mut now) = (0.0, 0.0);
-    window.tell(cells, |event| match event {
-        Event::Grow { cell, share } => {
-            now = before
-                + match shape {
-                    Shape::Sum => cell.sum_ns as f64 / 1e9 * share,
-                    _ => part(cell.count() as f64, share),
-                };
-            if share >= 1.0 {
-                before = now;
-            }
-        }
-        Event::Sample(time_ms) => series.floats.push(time_ms, now),
-        Event::Stale(time_ms) => series.floats.push(time_ms, stale_marker()),
-    });
-    series
-}
-
-fn bucket(labels: &Labels, bound: f64) -> Labels {
-    let mut labels = labels.to_builder();
-    labels.set("le", float_label(bound));
-    labels.build()
-}
-
-/// Bounds that one select shows, ascending, seconds, `+Inf` included.
-///
-/// Those of [`BOUNDS`] always, and finer ones around what was measured while that stays affordable: a quantile of a
-/// few series is then as sharp as from a native histogram. All series of a select have the same, so that they add up.
-/// An equality on `le` names its bound itself, and any number may be asked.
-fn bounds(groups: &Groups, window: &Window, matchers: &[Matcher]) -> Vec<f64> {
-    let mut bounds: Vec<f64> = BOUNDS.to_vec();
-    let mut asked = matchers.iter().filter(|m| m.name() == "le" && m.op() == MatchOp::Equal);
-    if let Some(asked) = asked.next() {
-        bounds = asked.value().parse().into_iter().collect();
-    } else {
-        let affordable = BUCKET_SAMPLES / (groups.len() as u64 * window.samples()).max(1);
-        let mut measured: Vec<u32> = groups
-            .values()
-            .flatten()
-            .flat_map(|cell| cell.sketch.buckets())
-            .map(|(bucket, _)| *bucket)
-            .collect();
-        measured.sort_unstable();
-        measured.dedup();
-        for schema in (0..=SCHEMA).rev() {
-            let mut indices: Vec<i32> = measured
-                .iter()
-                .map(|bucket| native_index(*bucket, schema))
-                .flat_map(|index| [index - 1, index])
-                .collect();
-            indices.dedup();
-            indices.sort_unstable();
-            indices.dedup();
-            if (indices.len() + BOUNDS.len()) as u64 <= affordable {
-                let base = 2f64.powi(-schema);
-                bounds.extend(indices.into_iter().map(|i| (f64::from(i) * base).exp2()));
-                break;
-            }
-        }
-    }
-    bounds.push(f64::INFINITY);
-    bounds.sort_by(f64::total_cmp);
-    bounds.dedup();
-    bounds
-}
-
-/// Adds `_bucket` series.
-fn buckets(
-    groups: &Groups,
-    window: &Window,
-    matchers: &[Matcher],
-    budget: &Budget,
-    out: &mut Vec<Series>,
-) -> Result<(), SourceError> {
-    let bounds = bounds(groups, window, matchers);
-    for (labels, cells) in groups {
-        let mut series: Vec<Option<Series>> = bounds
-            .iter()
-            .map(|bound| bucket(labels, *bound))
-            .map(|labels| matches_all(matchers, &labels).then(|| Series::new(labels)))
-            .collect();
-        budget.take_read(window.samples() * series.iter().flatten().count() as u64)?;
-        let mut before = vec![0.0; bounds.len()];
-        let mut now = before.clone();
-        window.tell(cells, |event| match event {
-            Event::Grow { cell, share } => {
-                let mut counts = vec![0u64; bounds.len()];
-                for (bucket, count) in cell.sketch.buckets() {
-                    let value = seconds(bounds_of(*bucket).0);
-                    let at = bounds.partition_point(|bound| *bound < value);
-                    counts[at.min(bounds.len() - 1)] += count;
-                }
-                let mut below = 0;
-                for (at, count) in counts.into_iter().enumerate() {
-                    below += count;
-                    now[at] = before[at] + part(below as f64, share);
-                }
-                if share >= 1.0 {
-                    before.clone_from(&now);
-                }
-            }
-            Event::Sample(time_ms) => {
-                for (series, total) in series.iter_mut().zip(&now) {
-                    if let Some(series) = series {
-                        series.floats.push(time_ms, *total);
-                    }
-                }
-            }
-            Event::Stale(time_ms) => {
-                for series in series.iter_mut().flatten() {
-                    series.floats.push(time_ms, stale_marker());
-                }
-            }
-        });
-        out.extend(series.into_iter().flatten());
-    }
-    Ok(())
-}
-
-/// Index of the native bucket that holds the middle of an HDR bucket.
-fn native_index(bucket: u32, schema: i32) -> i32 {
-    let (low, high) = bounds_of(bucket);
-    let value = (low as f64 + high as f64) / 2e9;
-    // 1 ns is the least that is told from 0.
-    (value.max(1e-9).log2() * f64::from(1 << schema)).ceil() as i32
-}
-
-/// Adds native histograms.
-fn natives(
-    groups: &Groups,
-    window: &Window,
-    budget: &Budget,
-    out: &mut Vec<Series>,
-) -> Result<(), SourceError> {
-    let schema = native_schema(groups, window);
-    for (labels, cells) in groups {
-        let mut series = Series::new(labels.clone());
-        let mut total = Running::default();
-        let mut shown: Option<Arc<Histogram>> = None;
-        let mut spent = Ok(());
-        window.tell(cells, |event| match event {
-            Event::Grow { cell, share } => {
-                total.grow(cell, share, schema);
-                shown = None;
-            }
-            Event::Sample(time_ms) if spent.is_ok() => {
-                let histogram =
-                    shown.get_or_insert_with(|| Arc::new(total.histogram(schema))).clone();
-                spent = budget.take_read(histogram.cost());
-                series.histograms.push(time_ms, histogram);
-            }
-            Event::Stale(time_ms) => {
-                let gone = Histogram { schema, sum: stale_marker(), ..Histogram::default() };
-                series.histograms.push(time_ms, Arc::new(gone));
-            }
-            Event::Sample(_) => {}
-        });
-        spent?;
-        out.push(series);
-    }
-    Ok(())
-}
-
-/// The finest resolution whose histograms stay within [`NATIVE_BUCKETS`].
-fn native_schema(groups: &Groups, window: &Window) -> i32 {
-    (SCHEMA_LEAST..=SCHEMA)
-        .rev()
-        .find(|schema| {
-            let buckets: u64 = groups
-                .values()
-                .map(|cells| {
-                    let mut indices: Vec<i32> = cells
-                        .iter()
-                        .flat_map(|cell| cell.sketch.buckets())
-                        .map(|(bucket, _)| native_index(*bucket, *schema))
-                        .collect();
-                    indices.sort_unstable();
-                    indices.dedup();
-                    indices.len() as u64
-                })
-                .sum();
-            buckets.saturating_mul(window.samples()) <= NATIVE_BUCKETS
-        })
-        .unwrap_or(SCHEMA_LEAST)
-}
-
-/// Running counts of one native histogram.
-#[derive(Default)]
-struct Running {
-    before: BTreeMap<i32, f64>,
-    now: BTreeMap<i32, f64>,
-    zero: (f64, f64),
-    sum: (f64, f64),
-}
-
-impl Running {
-    fn grow(&mut self, cell: &RedCell, share: f64, schema: i32) {
-        let mut counts: BTreeMap<i32, f64> = BTreeMap::new();
-        let mut zero = 0.0;
-        for (bucket, count) in cell.sketch.buckets() {
-            if bounds_of(*bucket).1 == 0 {
-                zero += *count as f64;
-            } else {
-                *counts.entry(native_index(*bucket, schema)).or_default() += *count as f64;
-            }
-        }
-        for (index, count) in counts {
-            let before = self.before.get(&index).copied().unwrap_or(0.0);
-            self.now.insert(index, before + part(count, share));
-        }
-        self.zero.1 = self.zero.0 + part(zero, share);
-        self.sum.1 = self.sum.0 + cell.sum_ns as f64 / 1e9 * share;
-        if share >= 1.0 {
-            self.before.clone_from(&self.now);
-            self.zero.0 = self.zero.1;
-            self.sum.0 = self.sum.1;
-        }
-    }
-
-    fn histogram(&self, schema: i32) -> Histogram {
-        let positive: Vec<Bucket> = self
-            .now
-            .iter()
-            .filter(|(_, count)| **count > 0.0)
-            .map(|(index, count)| Bucket { index: *index, count: *count })
-            .collect();
-        Histogram {
-            schema,
-            zero_threshold: ZERO_THRESHOLD,
-            zero_count: self.zero.1,
-            count: positive.iter().map(|bucket| bucket.count).sum::<f64>() + self.zero.1,
-            sum: self.sum.1,
-            positive,
-            ..Histogram::default()
-        }
-    }
 }

@@ -87,6 +87,13 @@ impl LabelIndex {
         found
     }
 
+    /// The values of a label, if there are so many that a slow pattern takes a while to try them all.
+    pub(super) fn many_values(&self, name: &str) -> Vec<Arc<str>> {
+        const FEW: usize = 256;
+        let values = self.postings.get(name).filter(|values| values.len() > FEW);
+        values.into_iter().flat_map(|values| values.keys().cloned()).collect()
+    }
+
     /// Adds label names.
     pub fn names(&self, out: &mut BTreeSet<Arc<str>>) {
         out.extend(self.postings.keys().cloned());

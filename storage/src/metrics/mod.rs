@@ -4,6 +4,7 @@
 //! `select` shows all of it as Prometheus sees it, by the rules of `naming`; `table` as OTLP sent it.
 
 mod batch;
+mod derive;
 mod index;
 pub mod naming;
 mod native;
@@ -13,6 +14,7 @@ mod select;
 mod series;
 mod store;
 pub mod table;
+mod tried;
 #[cfg(test)]
 mod tests;
 

@@ -74,6 +74,12 @@ impl NativeHistogram {
         })
     }
 
+    /// Memory it takes, in samples of 16 bytes.
+    pub fn samples(&self) -> u64 {
+        let buckets = self.positive.len() + self.negative.len() + self.custom_bounds.len() / 2;
+        (size_of::<Self>() / 16 + buckets) as u64
+    }
+
     /// Adds another histogram of observations of the same thing; the coarser schema holds.
     pub fn add(&mut self, other: &Self) {
         let schema = self.schema.min(other.schema);

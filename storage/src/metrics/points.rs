@@ -50,7 +50,8 @@ pub(super) struct Wanted {
     /// Exponential and native histograms, summaries.
     pub details: bool,
     pub exemplars: bool,
-    /// Start times, least and greatest values.
+    pub starts: bool,
+    /// Least and greatest values.
     pub rest: bool,
 }
 
@@ -62,6 +63,7 @@ impl Wanted {
         buckets: true,
         details: true,
         exemplars: true,
+        starts: true,
         rest: true,
     };
 
@@ -83,8 +85,11 @@ impl Wanted {
         if self.exemplars {
             columns.push("exemplars");
         }
+        if self.starts {
+            columns.push("start_time");
+        }
         if self.rest {
-            columns.extend(["start_time", "min", "max"]);
+            columns.extend(["min", "max"]);
         }
         let mut columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
         if self.buckets {

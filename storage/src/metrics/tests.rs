@@ -3,6 +3,7 @@
 use super::*;
 use crate::attributes::{Value, put_attribute};
 use crate::columns::BytesColumn;
+use crate::meter::Unmetered;
 use crate::resource::{Interner, Resource, Scope};
 use crate::segment::{PARTITION_NS, SegmentDir, SegmentMeta};
 use crate::signal::SignalStore;
@@ -106,12 +107,12 @@ fn batch(metrics: &[Arc<MetricDesc>], sent: &[Sent]) -> MetricBatch {
 fn shown(store: &MetricStore) -> Vec<String> {
     let everything = Name(None);
     let mut out = Vec::new();
-    for series in store.select(&[&everything], 0, i64::MAX, false).unwrap() {
+    for series in store.select(&[&everything], 0, i64::MAX, false, &Unmetered).unwrap() {
         let floats: Vec<(i64, u64)> =
             series.floats.iter().map(|(time, value)| (*time, value.to_bits())).collect();
         out.push(format!("{:?} {floats:?} {:?}", series.labels, series.histograms));
     }
-    for series in store.exemplars(&[&everything], 0, i64::MAX).unwrap() {
+    for series in store.exemplars(&[&everything], 0, i64::MAX, &Unmetered).unwrap() {
         out.push(format!("{:?} {:?}", series.labels, series.exemplars));
     }
     let columns: Vec<String> =
@@ -369,7 +370,7 @@ fn late_samples_are_kept_and_the_same_sample_twice_is_one() {
     bench.seal();
     bench.store.insert(batch(&metrics, &[gauge(2.0, 2_000), gauge(1.0, 1_000)]));
     let floats = |store: &MetricStore| {
-        let series = store.select(&[&name], 0, 10_000, false).unwrap();
+        let series = store.select(&[&name], 0, 10_000, false, &Unmetered).unwrap();
         assert_eq!(series.len(), 1);
         series[0].floats.clone()
     };

@@ -7,7 +7,9 @@ mod edges;
 mod segment;
 pub mod sketch;
 mod store;
+mod totals;
 
 pub use edges::{EDGE_CLIENT, EDGE_SERVER};
 pub use sketch::{Quantile, Sketch};
 pub use store::{Exemplar, RedCell, RedFilter, RedKey, RedStore};
+pub use totals::RedTotal;

@@ -13,7 +13,8 @@ use arrow::array::{
 use arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType};
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const MINUTE_NS: u64 = 60_000_000_000;
@@ -142,76 +143,122 @@ pub fn roll_up(cells: Vec<RedCell>) -> Vec<RedCell> {
 pub struct RedSegment {
     pub meta: SegmentMeta,
     file: ParquetFile,
+    keys: OnceLock<Vec<KeyRows>>,
+}
+
+/// A key and where its cells are.
+#[derive(Debug)]
+pub struct KeyRows {
+    pub key: Arc<RedKey>,
+    pub rows: Range<usize>,
 }
 
 impl RedSegment {
     pub fn open(dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Self> {
         let file = ParquetFile::open(&dir.file_path(meta, "parquet"))?;
-        Ok(Self { meta: meta.clone(), file })
+        Ok(Self { meta: meta.clone(), file, keys: OnceLock::new() })
     }
 
-    /// Adds the cells that fit.
-    pub fn read(&self, fits: impl Fn(&RedKey) -> bool, out: &mut Vec<RedCell>) -> io::Result<()> {
-        const COLUMNS: [&str; 9] = [
-            "time",
-            "width_ns",
-            "service_name",
-            "operation",
-            "kind",
-            "status_code",
-            "sum_ns",
-            "histogram",
-            "exemplars",
-        ];
-        let mut last: Option<Arc<RedKey>> = None;
-        for batch in self.file.read(&COLUMNS, None)? {
+    /// Its keys in the order of their rows, read at first use.
+    pub fn keys(&self) -> io::Result<&[KeyRows]> {
+        if let Some(keys) = self.keys.get() {
+            return Ok(keys);
+        }
+        let keys = self.read_keys()?;
+        Ok(self.keys.get_or_init(|| keys))
+    }
+
+    fn read_keys(&self) -> io::Result<Vec<KeyRows>> {
+        let mut keys: Vec<KeyRows> = Vec::new();
+        let mut at = 0;
+        for batch in self.file.read(&["service_name", "operation", "kind", "status_code"], None)? {
             let batch = batch.map_err(columnar::arrow_error)?;
-            let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-            let column =
-                |name: &str| batch.column_by_name(name).ok_or_else(|| damaged("column missing"));
-            let times = column("time")?.as_primitive::<TimestampNanosecondType>();
-            let widths = column("width_ns")?.as_primitive::<Int64Type>();
-            let services = column("service_name")?.as_string::<i32>();
-            let operations = column("operation")?.as_string::<i32>();
-            let kinds = column("kind")?.as_primitive::<Int32Type>();
-            let statuses = column("status_code")?.as_primitive::<Int32Type>();
-            let sums = column("sum_ns")?.as_string::<i32>();
-            let sketches = column("histogram")?.as_binary::<i32>();
-            let exemplars = column("exemplars")?.as_string::<i32>();
+            let services = column(&batch, "service_name")?.as_string::<i32>();
+            let operations = column(&batch, "operation")?.as_string::<i32>();
+            let kinds = column(&batch, "kind")?.as_primitive::<Int32Type>();
+            let statuses = column(&batch, "status_code")?.as_primitive::<Int32Type>();
             for row in 0..batch.num_rows() {
                 let (service, operation) = (services.value(row), operations.value(row));
                 let (kind, status) = (kinds.value(row), statuses.value(row));
-                let key = match &last {
-                    Some(key)
+                match keys.last_mut() {
+                    Some(KeyRows { key, rows })
                         if *key.service == *service
                             && *key.operation == *operation
                             && key.kind == kind
                             && key.status == status =>
                     {
-                        key.clone()
+                        rows.end += 1;
                     }
-                    _ => Arc::new(RedKey {
-                        service: service.into(),
-                        operation: operation.into(),
-                        kind,
-                        status,
-                    }),
-                };
-                last = Some(key.clone());
-                if !fits(&key) {
-                    continue;
+                    _ => {
+                        let (service, operation) = (service.into(), operation.into());
+                        let key = Arc::new(RedKey { service, operation, kind, status });
+                        keys.push(KeyRows { key, rows: at..at + 1 });
+                    }
                 }
-                out.push(RedCell {
+                at += 1;
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Adds the cells that fit.
+    pub fn read(&self, fits: impl Fn(&RedKey) -> bool, out: &mut Vec<RedCell>) -> io::Result<()> {
+        self.visit(fits, &mut |cell| {
+            out.push(cell);
+            Ok(())
+        })
+    }
+
+    /// Hands over the cells that fit, one by one.
+    ///
+    /// # Errors
+    /// Of reading, or those of `visit`.
+    pub fn visit(
+        &self,
+        fits: impl Fn(&RedKey) -> bool,
+        visit: &mut dyn FnMut(RedCell) -> io::Result<()>,
+    ) -> io::Result<()> {
+        const COLUMNS: [&str; 5] = ["time", "width_ns", "sum_ns", "histogram", "exemplars"];
+        let wanted: Vec<&KeyRows> = self.keys()?.iter().filter(|k| fits(&k.key)).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        for key in &wanted {
+            match ranges.last_mut() {
+                Some(last) if last.end == key.rows.start => last.end = key.rows.end,
+                _ => ranges.push(key.rows.clone()),
+            }
+        }
+        // Rows come in the order of the keys.
+        let mut keys = wanted.iter().flat_map(|k| k.rows.clone().map(|_| &k.key));
+        for batch in self.file.read(&COLUMNS, Some(&ranges))? {
+            let batch = batch.map_err(columnar::arrow_error)?;
+            let times = column(&batch, "time")?.as_primitive::<TimestampNanosecondType>();
+            let widths = column(&batch, "width_ns")?.as_primitive::<Int64Type>();
+            let sums = column(&batch, "sum_ns")?.as_string::<i32>();
+            let sketches = column(&batch, "histogram")?.as_binary::<i32>();
+            let exemplars = column(&batch, "exemplars")?.as_string::<i32>();
+            for row in 0..batch.num_rows() {
+                visit(RedCell {
                     time_ns: times.value(row) as u64,
                     width_ns: widths.value(row) as u64,
-                    key,
+                    key: keys.next().ok_or_else(|| damaged("more rows than keys"))?.clone(),
                     sum_ns: sums.value(row).parse().map_err(|_| damaged("sum is no number"))?,
                     sketch: Sketch::decode(sketches.value(row))
                         .ok_or_else(|| damaged("histogram can't be read"))?,
                     exemplars: exemplars_from(exemplars.value(row)),
-                });
+                })?;
             }
         }
         Ok(())
     }
+}
+
+fn damaged(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> io::Result<&'a ArrayRef> {
+    batch.column_by_name(name).ok_or_else(|| damaged("column missing"))
 }

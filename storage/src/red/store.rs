@@ -3,11 +3,13 @@
 use super::edges::{EDGE_CLIENT, EDGE_SERVER, Pairing};
 use super::segment::{self, RedSegment};
 use super::sketch::Sketch;
+use super::totals::{RedTotal, Sums};
+use crate::meter::{Meter, Unmetered};
 use crate::segment::{SegmentDir, SegmentMeta};
 use crate::signal::{Signal, SignalStore};
 use crate::spans::SpanBatch;
 use parking_lot::RwLock;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -95,6 +97,11 @@ impl RedCell {
         }
     }
 
+    /// Memory it takes, in samples of 16 bytes.
+    fn samples(&self) -> u64 {
+        (self.heap_bytes() / 16) as u64
+    }
+
     fn heap_bytes(&self) -> usize {
         size_of::<Self>() + self.sketch.heap_bytes() + EXEMPLARS_MAX * size_of::<Exemplar>() + 64
     }
@@ -127,6 +134,7 @@ type KeysOfService = FxHashMap<(Arc<str>, i32, i32), Arc<RedKey>>;
 #[derive(Debug, Default)]
 pub struct RedStore {
     live: RwLock<Live>,
+    sums: Sums,
 }
 
 #[derive(Debug, Default)]
@@ -227,6 +235,17 @@ impl RedStore {
         start_ns: u64,
         end_ns: u64,
     ) -> io::Result<Vec<RedCell>> {
+        self.metered_cells(filter, start_ns, end_ns, &Unmetered)
+    }
+
+    /// As [`cells`](Self::cells), bounded while it goes on.
+    pub fn metered_cells(
+        &self,
+        filter: &RedFilter,
+        start_ns: u64,
+        end_ns: u64,
+        meter: &dyn Meter,
+    ) -> io::Result<Vec<RedCell>> {
         let (mut cells, frozen, segments) = {
             let live = self.live.read();
             let hot: Vec<RedCell> =
@@ -234,15 +253,90 @@ impl RedStore {
             (hot, live.frozen.clone(), live.segments.clone())
         };
         cells.extend(frozen.values().filter(|c| fits(c, filter, start_ns, end_ns)).cloned());
+        meter.samples(cells.iter().map(RedCell::samples).sum())?;
         for segment in segments {
-            if segment.meta.min_ns <= end_ns && segment.meta.max_ns >= start_ns {
-                segment.read(|key| filter.fits(key), &mut cells)?;
+            if segment.meta.min_ns > end_ns || segment.meta.max_ns < start_ns {
+                continue;
             }
+            let mut fresh = 0;
+            segment.visit(|key| filter.fits(key), &mut |cell| {
+                if fits(&cell, filter, start_ns, end_ns) {
+                    fresh += cell.samples();
+                    cells.push(cell);
+                }
+                if fresh > METERED_SAMPLES {
+                    meter.samples(std::mem::take(&mut fresh))?;
+                }
+                Ok(())
+            })?;
+            meter.samples(fresh)?;
+            meter.check()?;
         }
-        cells.retain(|cell| fits(cell, filter, start_ns, end_ns));
         Ok(cells)
     }
+
+    /// Keys that have cells in segments or memory around `start_ns..=end_ns`.
+    pub fn keys(
+        &self,
+        filter: &RedFilter,
+        start_ns: u64,
+        end_ns: u64,
+        meter: &dyn Meter,
+    ) -> io::Result<FxHashSet<Arc<RedKey>>> {
+        let mut keys: FxHashSet<Arc<RedKey>> = FxHashSet::default();
+        let (frozen, segments) = {
+            let live = self.live.read();
+            let hot = live.hot.values().filter(|c| fits(c, filter, start_ns, end_ns));
+            keys.extend(hot.map(|cell| cell.key.clone()));
+            (live.frozen.clone(), live.segments.clone())
+        };
+        let frozen = frozen.values().filter(|c| fits(c, filter, start_ns, end_ns));
+        keys.extend(frozen.map(|cell| cell.key.clone()));
+        for segment in segments {
+            if segment.meta.min_ns <= end_ns && segment.meta.max_ns >= start_ns {
+                let fitting = segment.keys()?.iter().filter(|k| filter.fits(&k.key));
+                keys.extend(fitting.map(|k| k.key.clone()));
+                meter.check()?;
+            }
+        }
+        Ok(keys)
+    }
+
+    /// What the cells of each key that begin before `boundary_ns` add up to.
+    ///
+    /// * `boundary_ns`: a multiple of [`PARTITION_NS`](crate::segment::PARTITION_NS).
+    /// * `sketches`: whether durations are wanted, too.
+    pub fn totals(
+        &self,
+        filter: &RedFilter,
+        boundary_ns: u64,
+        sketches: bool,
+        meter: &dyn Meter,
+    ) -> io::Result<FxHashMap<Arc<RedKey>, RedTotal>> {
+        let before = |cell: &&RedCell| cell.time_ns < boundary_ns && filter.fits(&cell.key);
+        let (hot, frozen, segments) = {
+            let live = self.live.read();
+            let hot: Vec<RedCell> = live.hot.values().filter(before).cloned().collect();
+            let segments = live.segments.iter().filter(|s| s.meta.partition_ns < boundary_ns);
+            (hot, live.frozen.clone(), segments.cloned().collect::<Vec<_>>())
+        };
+        let sealed = self.sums.of(segments, meter)?;
+        let mut totals = FxHashMap::default();
+        for (key, sum) in sealed.iter().filter(|(key, _)| filter.fits(key)) {
+            let total = sum.decode(sketches)?;
+            meter.samples(total.samples())?;
+            totals.insert(key.clone(), total);
+        }
+        for cell in hot.iter().chain(frozen.values().filter(before)) {
+            let total: &mut RedTotal = totals.entry(cell.key.clone()).or_default();
+            total.add(cell, sketches);
+        }
+        Ok(totals)
+    }
 }
+
+/// Cells are metered in lots of about this many samples.
+const METERED_SAMPLES: u64 = 1 << 16;
 
 fn fits(cell: &RedCell, filter: &RedFilter, start_ns: u64, end_ns: u64) -> bool {
     cell.time_ns <= end_ns

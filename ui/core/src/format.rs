@@ -50,6 +50,19 @@ pub fn count(value: f64) -> String {
     }
 }
 
+/// A whole number with its digits in groups: `36,122`.
+pub fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
 /// Bytes by powers of 1024: `999 B`, `1.5 KiB`, `20 MiB`.
 pub fn bytes(value: f64) -> String {
     let mut value = value;
@@ -102,6 +115,8 @@ mod tests {
     fn counts_and_percents_stay_short() {
         assert_eq!(count(12_345.0), "12.3 k");
         assert_eq!(count(100.0), "100");
+        assert_eq!((grouped(7), grouped(36_122)), ("7".into(), "36,122".into()));
+        assert_eq!(grouped(1_000_000), "1,000,000");
         assert_eq!(bytes(1536.0), "1.5 KiB");
         assert_eq!(bytes(3e15), "2728 TiB");
         assert_eq!(count(-2_500.0), "-2.5 k");

@@ -91,6 +91,91 @@ impl Heat {
         }
     }
 
+    /// Makes the axis hold these values too, as far as it can.
+    #[must_use]
+    pub fn holding(mut self, values: impl IntoIterator<Item = f64>) -> Self {
+        for value in values {
+            if value.is_finite() && (value > 0.0 || !self.logarithmic) {
+                self.low = self.low.min(value);
+                self.high = self.high.max(value);
+            }
+        }
+        self
+    }
+
+    /// Rows of fine buckets would be threads with gaps between them: with more than `rows_max` kinds of cells they are
+    /// put together into so many even rows of the axis, each cell by its share.
+    #[must_use]
+    pub fn coarse(mut self, rows_max: usize) -> Self {
+        let mut kinds: Vec<(u64, u64)> = self
+            .columns
+            .iter()
+            .flat_map(|column| &column.cells)
+            .map(|cell| (cell.low.to_bits(), cell.high.to_bits()))
+            .collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        if kinds.len() <= rows_max {
+            return self;
+        }
+        let bounds: Vec<f64> =
+            (0..=rows_max).map(|row| self.value(row as f64 / rows_max as f64)).collect();
+        let columns = std::mem::take(&mut self.columns);
+        self.columns = columns
+            .into_iter()
+            .map(|column| {
+                let mut counts = vec![0.0; rows_max];
+                for cell in &column.cells {
+                    let at = |value: f64| self.share(value) * rows_max as f64;
+                    let (low, high) = (at(cell.low), at(cell.high));
+                    let first = (low as usize).min(rows_max - 1);
+                    let last = (high.ceil() as usize).clamp(first + 1, rows_max);
+                    let whole = (high - low).max(f64::MIN_POSITIVE);
+                    for (row, count) in counts.iter_mut().enumerate().take(last).skip(first) {
+                        let part = (high.min(row as f64 + 1.0) - low.max(row as f64)).max(0.0);
+                        *count +=
+                            if last == first + 1 { cell.count } else { cell.count * part / whole };
+                    }
+                }
+                let cells = bounds
+                    .windows(2)
+                    .zip(counts)
+                    .filter(|(_, count)| *count > 0.0)
+                    .map(|(ends, count)| Cell { low: ends[0], high: ends[1], count })
+                    .collect();
+                Column { time_ns: column.time_ns, cells }
+            })
+            .collect();
+        self
+    }
+
+    /// Round values on the axis with their [`share`](Self::share), ascending.
+    pub fn ticks(&self) -> Vec<(f64, f64)> {
+        let values: Vec<f64> = if self.logarithmic {
+            let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
+            let decades = (self.high / self.low).log10();
+            let in_decade: &[f64] = match decades {
+                ..=2.0 => &[1.0, 2.0, 5.0],
+                ..=4.0 => &[1.0, 3.0],
+                _ => &[1.0],
+            };
+            // At most about eight of them.
+            let every = (decades / 8.0).ceil().max(1.0) as usize;
+            (first..=last)
+                .step_by(every)
+                .flat_map(|power| in_decade.iter().map(move |m| m * 10f64.powi(power)))
+                .collect()
+        } else {
+            let step = crate::scale::ticks_up_to(self.high - self.low, 4)[1];
+            let first = (self.low / step).ceil() as i64;
+            (first..).map(|i| i as f64 * step).take_while(|v| *v <= self.high).collect()
+        };
+        // A little tolerance: powers of ten are not exact.
+        let inside = |v: &f64| *v >= self.low * 0.999_999 && *v <= self.high * 1.000_001;
+        let values = values.into_iter().filter(|v| !self.logarithmic || inside(v));
+        values.map(|value| (self.share(value), value)).collect()
+    }
+
     /// Steps of the time axis.
     pub fn width(&self) -> usize {
         let steps = (self.end_ns - self.start_ns).div_ceil(self.step_ns.max(1));
@@ -268,6 +353,35 @@ mod tests {
         assert_eq!(Heat::new(0, 100, 10, column(Vec::new())), None);
         let odd = Heat::new(0, 100, 10, column(vec![cell(f64::NEG_INFINITY, f64::INFINITY, 1.0)]));
         assert_eq!(odd.map(|h| (h.low, h.high)), Some((0.0, 1.0)));
+    }
+
+    #[test]
+    fn fine_rows_are_put_together_and_nothing_is_lost() {
+        let cells: Vec<Cell> =
+            (0..500).map(|i| cell(1.01f64.powi(i), 1.01f64.powi(i + 1), 2.0)).collect();
+        let heat = Heat::new(0, 10, 10, vec![Column { time_ns: 0, cells }]).unwrap();
+        let coarse = heat.clone().coarse(40);
+        let cells = &coarse.columns[0].cells;
+        assert_eq!(cells.len(), 40);
+        assert!((cells.iter().map(|c| c.count).sum::<f64>() - 1_000.0).abs() < 1e-6);
+        assert!(cells.iter().all(|c| (c.count - 25.0).abs() < 1e-6));
+        assert_eq!(heat.clone().coarse(500), heat);
+    }
+
+    #[test]
+    fn ticks_are_round() {
+        let heat = |low, high| {
+            let columns = vec![Column { time_ns: 0, cells: vec![cell(low, high, 1.0)] }];
+            Heat::new(0, 100, 10, columns).unwrap()
+        };
+        let values = |heat: &Heat| -> Vec<String> {
+            heat.ticks().into_iter().map(|(_, value)| crate::format::significant(value)).collect()
+        };
+        assert_eq!(values(&heat(3.0, 60.0)), ["5", "10", "20", "50"]);
+        assert_eq!(values(&heat(0.002, 1.0)), ["0.003", "0.01", "0.03", "0.1", "0.3", "1"]);
+        assert!(values(&heat(1e-12, 1e12)).len() <= 9);
+        assert_eq!(values(&heat(-2.0, 2.0)), ["-2", "-1", "0", "1", "2"]);
+        assert_eq!(values(&heat(3.0, 60.0).holding([0.9, 150.0])), ["1", "3", "10", "30", "100"]);
     }
 
     #[test]

@@ -124,7 +124,7 @@ mod tests {
         assert_eq!((line.as_str(), before, length), ("+ +", 3, 1));
         // Columns are bytes, carets stand under characters.
         let (_, before, ..) =
-            found("{a=\"é\"} x", "1:11: parse error: unexpected identifier \"x\"");
+            found("{a=\"é\"} x", "1:10: parse error: unexpected identifier \"x\"");
         assert_eq!(before, 8);
     }
 

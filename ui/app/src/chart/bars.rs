@@ -34,7 +34,8 @@ pub fn SeverityBars(
         .into_iter()
         .map(|(time, counts)| {
             let left = time.saturating_sub(start) as f64 / width * 1000.0;
-            let wide = (step_ns as f64 / width * 1000.0 * 0.86).max(1.0);
+            // The newest bar ends with the axis.
+            let wide = (step_ns as f64 / width * 1000.0 * 0.86).max(1.0).min(1000.0 - left);
             let mut below = 0.0;
             let parts = SEVERITIES
                 .into_iter()

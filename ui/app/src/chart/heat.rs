@@ -33,12 +33,7 @@ pub fn HeatMap(
         }
     });
     let (start, end) = (heat.start_ns, heat.end_ns);
-    let labels = (0..=4)
-        .map(|i| {
-            let share = f64::from(i) / 4.0;
-            (share, show(heat.value(share)))
-        })
-        .collect();
+    let labels = heat.ticks().into_iter().map(|(share, value)| (share, show(value))).collect();
     let dots = dots.into_iter().map(|(value, dot)| Dot { y: heat.share(value), ..dot }).collect();
     let most = count(heat.most());
     let summary = format!(

@@ -9,9 +9,9 @@ use crate::widgets::states::{SendData, show};
 use crate::widgets::{Chip, ServiceLink};
 use leptos::prelude::*;
 use trefoil_api::services::{Percentile, ServiceEdge, ServiceList, ServiceMap, ServiceRow};
-use ui_core::format::{count, duration, percent, rate};
+use ui_core::format::{count, duration, grouped, percent, rate};
 use ui_core::health::{Health, health};
-use ui_core::map::layout;
+use ui_core::map::{Layout, layout};
 
 #[component]
 pub fn Overview() -> impl IntoView {
@@ -79,6 +79,8 @@ fn Table(list: ServiceList, query: String) -> impl IntoView {
 #[component]
 fn Row(row: ServiceRow, health: Health, query: String) -> impl IntoView {
     let name = row.name.clone();
+    // A line at zero is no alarm.
+    let errors = if row.error_count == 0 { "quiet" } else { "error" };
     let rates: Vec<Option<f64>> = row.rate_series.iter().copied().map(Some).collect();
     view! {
         <tr
@@ -97,7 +99,7 @@ fn Row(row: ServiceRow, health: Health, query: String) -> impl IntoView {
             <td class="number">{rate(row.rate)}</td>
             <td class="sparkcell"><Spark values=rates kind="metric"/></td>
             <td class="number" class:bad=row.error_count != 0>{percent(row.error_ratio)}</td>
-            <td class="sparkcell"><Spark values=row.error_series kind="error"/></td>
+            <td class="sparkcell"><Spark values=row.error_series kind=errors/></td>
             <td class="number">{shown(row.p50)}</td>
             <td class="number">{shown(row.p95)}</td>
             <td class="number p99">{shown(row.p99)}</td>
@@ -121,65 +123,57 @@ const NODE_HEIGHT: usize = 36;
 
 #[component]
 fn Map(edges: Vec<ServiceEdge>, query: String) -> impl IntoView {
-    let nodes = layout(&[], &edges);
+    let Layout { nodes, routes, rows } = layout(&edges);
     let columns = nodes.iter().map(|n| n.column).max().unwrap_or(0) + 1;
-    let deepest = nodes.iter().map(|n| n.row).max().unwrap_or(0) + 1;
+    let mut heights = vec![0; columns];
+    for (column, row) in routes.iter().flatten() {
+        heights[*column] = heights[*column].max(row + 1);
+    }
     // Short columns are centred against the longest.
-    let place = |name: &str| {
-        let node = nodes.iter().find(|n| n.name == name)?;
-        let in_column = nodes.iter().filter(|n| n.column == node.column).count();
-        let pad = (deepest - in_column) * ROW / 2;
-        Some((node.column * COLUMN + 10, node.row * ROW + pad + 12))
+    let place = |column: usize, row: usize| {
+        (column * COLUMN + 10, row * ROW + (rows - heights[column]) * ROW / 2 + 12)
     };
     let busiest = edges.iter().map(|e| e.count).max().unwrap_or(1).max(1) as f64;
     let lines = edges
         .iter()
-        .filter_map(|edge| {
-            let (x1, y1) = place(&edge.caller)?;
-            let (x2, y2) = place(&edge.callee)?;
-            let (x1, y1, y2) = (x1 + NODE_WIDTH, y1 + NODE_HEIGHT / 2, y2 + NODE_HEIGHT / 2);
-            let bend = (x1 + x2) / 2;
+        .zip(&routes)
+        .map(|(edge, route)| {
             let ratio = edge.error_count as f64 / edge.count.max(1) as f64;
             let title = format!(
                 "{} calls {}: {} spans, {} errors",
                 edge.caller,
                 edge.callee,
-                edge.count,
+                grouped(edge.count),
                 percent(ratio)
             );
             let width = 1.0 + 3.0 * (edge.count as f64 / busiest).sqrt();
-            Some(view! {
-                <path
-                    class="edge" class:failing={ratio >= 0.05}
-                    d=format!("M{x1} {y1}C{bend} {y1} {bend} {y2} {x2} {y2}") stroke-width=width
-                >
+            view! {
+                <path class="edge" class:failing={ratio >= 0.05} d=curve(route, place) stroke-width=width>
                     <title>{title}</title>
                 </path>
-            })
+            }
         })
         .collect_view();
     // HTML links over the drawing: an `a` made apart from its `svg` would not belong to it.
     let boxes = nodes
-        .iter()
-        .filter_map(|node| {
-            let (x, y) = place(&node.name)?;
+        .into_iter()
+        .map(|node| {
+            let (x, y) = place(node.column, node.row);
             let href = format!("/service/{}?{query}", crate::url::encode(&node.name));
-            let (name, title) = (node.name.clone(), node.name.clone());
-            Some(
-                view! {
-                    <a
-                        class="node" href=href title=title
-                        style:left=format!("{x}px") style:top=format!("{y}px")
-                    >
-                        <Chip name=name.clone()/>
-                        <span>{name}</span>
-                    </a>
-                }
-                .into_any(),
-            )
+            let (name, title) = (node.name.clone(), node.name);
+            view! {
+                <a
+                    class="node" href=href title=title
+                    style:left=format!("{x}px") style:top=format!("{y}px")
+                >
+                    <Chip name=name.clone()/>
+                    <span>{name}</span>
+                </a>
+            }
+            .into_any()
         })
         .collect::<Vec<AnyView>>();
-    let (width, height) = (columns * COLUMN, deepest * ROW + 10);
+    let (width, height) = (columns * COLUMN, rows * ROW + 10);
     view! {
         <section aria-labelledby="map-title">
             <h2 id="map-title">"Service map"</h2>
@@ -193,4 +187,27 @@ fn Map(edges: Vec<ServiceEdge>, query: String) -> impl IntoView {
             </div>
         </section>
     }
+}
+
+/// The SVG path of a call, from the right of its caller to the left of its callee.
+fn curve(route: &[(usize, usize)], place: impl Fn(usize, usize) -> (usize, usize)) -> String {
+    let mut path = String::new();
+    let mut from = None;
+    for (column, row) in route {
+        let (left, top) = place(*column, *row);
+        let (right, y) = (left + NODE_WIDTH, top + NODE_HEIGHT / 2);
+        match from {
+            None => path.push_str(&format!("M{right} {y}")),
+            Some((x, before)) => {
+                let bend = (x + left) / 2;
+                path.push_str(&format!("C{bend} {before} {bend} {y} {left} {y}"));
+                // Straight through a place that is kept free for it.
+                if Some(&(*column, *row)) != route.last() {
+                    path.push_str(&format!("H{right}"));
+                }
+            }
+        }
+        from = Some((right, y));
+    }
+    path
 }

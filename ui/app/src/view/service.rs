@@ -13,8 +13,9 @@ use leptos::prelude::*;
 use leptos_router::hooks::use_params_map;
 use std::sync::Arc;
 use trefoil_api::services::{Heatmap, OperationRow, ServiceDetail, SpanExemplar};
-use ui_core::format::{count, duration, percent, rate};
+use ui_core::format::{count, duration, grouped, percent, rate};
 use ui_core::heat::{Cell, Column, Heat};
+use ui_core::promql::complete::escape;
 use ui_core::time::clock;
 
 #[component]
@@ -62,6 +63,11 @@ pub fn Service() -> impl IntoView {
                     let q = format!("service:\"{}\"", name.get());
                     format!("/logs?q={}&{}", encode(&q), range.get().query())
                 }>"Logs"</a>
+                <a href=move || {
+                    let name = escape(&name.get());
+                    let q = format!("sum by (span_name) (rate(traces_spanmetrics_calls_total{{service=\"{name}\"}}[1m]))");
+                    format!("/explore?q={}&{}", encode(&q), range.get().query())
+                }>"Metrics"</a>
             </nav>
         </div>
         {show(detail, move |detail| {
@@ -103,7 +109,7 @@ fn Detail(detail: ServiceDetail, query: String) -> impl IntoView {
     ];
     view! {
         <dl class="figures">
-            <div><dt>"Spans"</dt><dd>{detail.count}</dd></div>
+            <div><dt>"Spans"</dt><dd>{grouped(detail.count)}</dd></div>
             <div class:bad=detail.error_count != 0><dt>"Errors"</dt><dd>{percent(ratio)}</dd></div>
             <div><dt>"p50"</dt><dd>{shown(detail.p50)}</dd></div>
             <div><dt>"p95"</dt><dd>{shown(detail.p95)}</dd></div>

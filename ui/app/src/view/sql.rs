@@ -116,6 +116,9 @@ pub fn Sql() -> impl IntoView {
 #[component]
 fn Table(found: SqlResponse) -> impl IntoView {
     let total = found.rows.len();
+    let numeric: Vec<bool> = (0..found.columns.len())
+        .map(|at| found.rows.iter().any(|row| row.get(at).is_some_and(Value::is_number)))
+        .collect();
     let trace_column = found.columns.iter().position(|name| name == "trace_id");
     let rows = found
         .rows
@@ -151,7 +154,16 @@ fn Table(found: SqlResponse) -> impl IntoView {
         <p class="hint" role="status">{shown}</p>
         <div class="scroll">
             <table class="result">
-                <thead><tr>{found.columns.into_iter().map(|name| view! { <th scope="col">{name}</th> }).collect_view()}</tr></thead>
+                <thead>
+                    <tr>
+                        {found
+                            .columns
+                            .into_iter()
+                            .zip(numeric)
+                            .map(|(name, numeric)| view! { <th scope="col" class:number=numeric>{name}</th> })
+                            .collect_view()}
+                    </tr>
+                </thead>
                 <tbody>{rows}</tbody>
             </table>
         </div>

@@ -10,7 +10,7 @@ use leptos::prelude::*;
 use trefoil_api::services::{ServiceDetail, ServiceList};
 use trefoil_api::traces::{TraceList, TraceRow};
 use ui_core::format::duration;
-use ui_core::time::date_clock;
+use ui_core::time::{clock, date_clock};
 
 /// Parameters of the search, as in the address and the API alike.
 const FIELDS: [&str; 7] =
@@ -154,7 +154,7 @@ fn Form(fields: Vec<(&'static str, Memo<String>)>) -> impl IntoView {
             </label>
             <label>
                 "Show"
-                <select on:change=change("limit") prop:value=shown_limit>
+                <select class="short" on:change=change("limit") prop:value=shown_limit>
                     {["20", "100", "500"]
                         .into_iter()
                         .map(|n| view! { <option value=n selected=move || shown_limit() == n>{n}</option> })
@@ -187,6 +187,7 @@ fn Results(rows: Vec<TraceRow>, query: String) -> impl IntoView {
                         .into_iter()
                         .map(|row| {
                             let width = format!("{}%", row.duration_ns as f64 / longest * 100.0);
+                            let date = date_clock(row.start_unix_nano, zone, false)[..11].to_owned();
                             let bar = format!("bar {}", service_class(&row.root_service));
                             view! {
                                 <tr data-testid="trace-row">
@@ -196,7 +197,11 @@ fn Results(rows: Vec<TraceRow>, query: String) -> impl IntoView {
                                             {row.root_service} <span class="dim">" "{row.root_operation}</span>
                                         </a>
                                     </th>
-                                    <td class="nowrap dim">{date_clock(row.start_unix_nano, zone, true)}</td>
+                                    <td class="nowrap dim">
+                                        <time title=date_clock(row.start_unix_nano, zone, true)>
+                                            <span class="date">{date}</span>{clock(row.start_unix_nano, zone, true)}
+                                        </time>
+                                    </td>
                                     <td class="barcell">
                                         <span class=bar style:width=width></span>
                                         <span>{duration(row.duration_ns as f64)}</span>

@@ -71,6 +71,9 @@ fn Row(family: Family, on_choose: Callback<String>) -> impl IntoView {
     let starters = starters(&name, &metadata.kind, native, service_label(&name));
     let first = starters.first().map_or_else(|| name.clone(), |starter| starter.query.clone());
     let key = name.clone();
+    // Long names break between words.
+    let words: Vec<_> =
+        name.split_inclusive('_').map(|word| view! { {word.to_owned()}<wbr/> }).collect();
     let buttons = starters
         .into_iter()
         .map(|starter| {
@@ -86,7 +89,7 @@ fn Row(family: Family, on_choose: Callback<String>) -> impl IntoView {
         <tr>
             <th scope="row">
                 <button type="button" class="link" data-key=format!("metric-{key}") on:click=move |_| on_choose.run(first.clone())>
-                    <code>{name}</code>
+                    <code>{words}</code>
                 </button>
             </th>
             <td class="dim">{if metadata.kind.is_empty() { "unknown".to_owned() } else { metadata.kind }}</td>

@@ -7,6 +7,7 @@ use crate::client::Load;
 use crate::url::{use_param, use_replace_params, zone_minutes};
 use crate::widgets::colour::{meet, service_class};
 use leptos::prelude::*;
+use std::cmp::Ordering;
 use std::sync::Arc;
 use ui_core::format::{count, significant};
 use ui_core::heat::{Bucket, Heat, are_buckets, from_buckets, merge};
@@ -23,6 +24,9 @@ const LINES_MAX: usize = 50;
 
 /// Rows of the table at most.
 const ROWS_MAX: usize = 200;
+
+/// Rows of a heat map at most.
+const HEAT_ROWS_MAX: usize = 60;
 
 /// Exemplars drawn: of each so many pieces of the time axis the largest two.
 const EXEMPLAR_PIECES: usize = 60;
@@ -58,7 +62,12 @@ pub fn Result(
     exemplars: RwSignal<Load<Option<ExemplarAnswer>>>,
     facts: Facts,
 ) -> impl IntoView {
-    let RangeAnswer { data, warnings, infos } = answer;
+    let RangeAnswer { mut data, warnings, infos } = answer;
+    if are_buckets(data.result.iter().map(|one| &one.metric)) {
+        // As numbers, not as texts.
+        let bound = |one: &Series| one.metric.get("le").and_then(|le| le.parse::<f64>().ok());
+        data.result.sort_by(|a, b| bound(a).partial_cmp(&bound(b)).unwrap_or(Ordering::Equal));
+    }
     let notes = notes(&facts.query, warnings.into_iter().chain(infos));
     let total = data.result.len();
     if total == 0 {
@@ -118,6 +127,7 @@ pub fn Result(
     let drawn = Arc::new(drawn(&data.result, facts.step_ns));
     let lit = RwSignal::new(None::<usize>);
     let show = unit(&facts.query).show();
+    let observed = observed(&facts.query);
     let chart = {
         let (drawn, facts) = (drawn.clone(), facts.clone());
         move || {
@@ -139,7 +149,7 @@ pub fn Result(
             {dots_button} {toggle}
         </div>
         {chart}
-        <Table series=data.result drawn=drawn show=show lit=lit/>
+        <Table series=data.result drawn=drawn show=show observed=observed lit=lit/>
     }
     .into_any()
 }
@@ -174,7 +184,8 @@ fn heat(series: &[Series], facts: &Facts) -> Option<Heat> {
         return None;
     };
     // A column is what was seen up to its time.
-    Heat::new(facts.start_ns, facts.end_ns + facts.step_ns, facts.step_ns, columns)
+    let end_ns = facts.end_ns + facts.step_ns;
+    Some(Heat::new(facts.start_ns, end_ns, facts.step_ns, columns)?.coarse(HEAT_ROWS_MAX))
 }
 
 /// Names and colours of series.
@@ -254,13 +265,18 @@ fn dot(exemplar: &Exemplar, facts: &Facts, end_ns: u64) -> Dot {
     }
 }
 
+/// How observations of the query's histograms are shown: as a quantile of them would be.
+fn observed(query: &str) -> fn(f64) -> String {
+    unit(&format!("histogram_quantile(0.5, {query})")).show()
+}
+
 fn heat_chart(heat: Arc<Heat>, exemplars: Vec<Exemplar>, facts: &Facts) -> impl IntoView + use<> {
+    let heat = Heat::clone(&heat).holding(exemplars.iter().map(|e| e.value));
     let dots = exemplars.iter().map(|e| (e.value, dot(e, facts, heat.end_ns))).collect();
-    // The axis is that of the observations, which a quantile has too.
-    let show = unit(&format!("histogram_quantile(0.5, {})", facts.query)).show();
+    let show = observed(&facts.query);
     view! {
         <div data-testid="heat-promql">
-            <HeatMap heat=heat dots=dots show=show count=significant/>
+            <HeatMap heat=Arc::new(heat) dots=dots show=show count=significant/>
         </div>
     }
 }
@@ -297,11 +313,14 @@ fn lines_chart(
 }
 
 /// A row for each series with its labels and figures.
+///
+/// * `show`: a value as text; `observed`: an observation of a histogram.
 #[component]
 fn Table(
     series: Vec<Series>,
     drawn: Arc<Vec<Drawn>>,
     show: fn(f64) -> String,
+    observed: fn(f64) -> String,
     lit: RwSignal<Option<usize>>,
 ) -> impl IntoView {
     let labels: Vec<&Labels> = series.iter().map(|one| &one.metric).collect();
@@ -318,15 +337,13 @@ fn Table(
                 .map(|column| view! { <td class="label">{line.labels.get(column).cloned().unwrap_or_default()}</td> })
                 .collect_view();
             let numbers = match one.histograms.last() {
-                Some((_, histogram)) => [
+                Some((_, histogram)) => vec![
                     histogram.count.parse::<f64>().map(significant).ok(),
-                    histogram.mean().map(significant),
-                    None,
-                    None,
+                    histogram.mean().map(observed),
                 ],
                 None => {
                     let f = figures(&line.points);
-                    [f.last, f.mean, f.min, f.max].map(|value| value.map(show))
+                    [f.last, f.mean, f.min, f.max].map(|value| value.map(show)).to_vec()
                 }
             };
             let numbers = numbers
@@ -371,11 +388,8 @@ fn Table(
         .map(|column| view! { <th scope="col"><code>{if column == "__name__" { "name".to_owned() } else { column.clone() }}</code></th> })
         .collect_view();
     let histograms = series.iter().any(|one| !one.histograms.is_empty());
-    let figures = if histograms {
-        ["Last count", "Last mean", "", ""]
-    } else {
-        ["Last", "Mean", "Min", "Max"]
-    };
+    let figures: &[&str] =
+        if histograms { &["Last count", "Last mean"] } else { &["Last", "Mean", "Min", "Max"] };
     let more = series.len().saturating_sub(ROWS_MAX);
     view! {
         <div class="scroll">
@@ -385,7 +399,7 @@ fn Table(
                         <th scope="col"><span class="hidden">"Colour"</span></th>
                         {heads}
                         {columns.is_empty().then(|| view! { <th scope="col">"Series"</th> })}
-                        {figures.into_iter().map(|name| view! { <th scope="col" class="number">{name}</th> }).collect_view()}
+                        {figures.iter().map(|name| view! { <th scope="col" class="number">{*name}</th> }).collect_view()}
                     </tr>
                 </thead>
                 <tbody>{rows}</tbody>

@@ -97,7 +97,7 @@ fn log_line(log: LogRow, span_start_ns: u64) -> impl IntoView {
         <li data-testid="span-log">
             <a href=href>
                 <span class=format!("sev {}", severity_class(&log))>{severity_name(&log)}</span>
-                <span class="dim">"+"{duration(after as f64)}</span>
+                <span class="dim after">"+"{duration(after as f64)}</span>
                 <span class="body">{body_text(&log)}</span>
             </a>
         </li>
@@ -120,7 +120,9 @@ fn Attributes(pairs: Vec<KeyValue>) -> impl IntoView {
                         serde_json::Value::String(text) => text,
                         other => other.to_string(),
                     };
-                    view! { <dt>{pair.key}</dt><dd>{text}</dd> }
+                    // Long keys break between words.
+                    let key: Vec<_> = pair.key.split_inclusive('.').map(|word| view! { {word.to_owned()}<wbr/> }).collect();
+                    view! { <dt>{key}</dt><dd>{text}</dd> }
                 })
                 .collect_view()}
         </dl>

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use trefoil_api::logs::LogRow;
 use trefoil_api::traces::{ContextService, TraceContext};
 use ui_core::format::{duration, percent, rate};
+use ui_core::promql::unit::unit;
 use ui_core::time::date_clock;
 use ui_core::waterfall::{is_settled, layout};
 
@@ -113,7 +114,8 @@ fn Whole(context: TraceContext, look: Look) -> impl IntoView {
                         .take(20)
                         .map(|e| {
                             let href = format!("/explore?q={}&{}", encode(&e.metric), range.get_untracked().query());
-                            view! { <li><a href=href><code>{e.metric}</code></a>" "<b>{e.value}</b></li> }
+                            let show = unit(e.metric.trim_end_matches("_bucket")).show();
+                            view! { <li><a class="inline" href=href><code>{e.metric}</code></a><b>{show(e.value)}</b></li> }
                         })
                         .collect_view()}
                 </ul>
@@ -144,7 +146,7 @@ fn TraceLogs(logs: Arc<Vec<LogRow>>, start_ns: u64, selected: Memo<String>) -> i
                         on:click=move |_| set(&[("span", Some(span_id.clone()))])
                     >
                         <span class=format!("sev {}", severity_class(log))>{severity_name(log)}</span>
-                        <span class="dim">"+"{duration(after as f64)}</span>
+                        <span class="dim after">"+"{duration(after as f64)}</span>
                         <Chip name=log.service.clone()/>
                         <span class="body">{body_text(log)}</span>
                     </button>

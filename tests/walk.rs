@@ -76,6 +76,16 @@ async fn the_script_walks_from_a_metric_to_the_log_line_that_names_the_slow_bank
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_browser_walks_from_the_overview_to_the_log_line_clicking_only_links() {
+    browse("walk.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_is_whole_and_can_be_used_by_keyboard() {
+    browse("pages.mjs").await;
+}
+
+/// Runs a script of `tests/browser` against a server and a shop of its own.
+async fn browse(script: &str) {
     needs(&root().join("tests/browser/node_modules"), "make test-setup");
     needs(&root().join("ui/dist/index.html"), "make ui");
     let data_dir = tempfile::tempdir().unwrap();
@@ -84,7 +94,7 @@ async fn the_browser_walks_from_the_overview_to_the_log_line_clicking_only_links
     switch(&shop, "slow-payment", false).await;
     let (words, success) = outcome(
         Command::new("node")
-            .arg(root().join("tests/browser/walk.mjs"))
+            .arg(root().join("tests/browser").join(script))
             .arg(&server.http)
             .env("SHOP_URL", shop.url()),
     );

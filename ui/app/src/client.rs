@@ -82,18 +82,21 @@ where
     let data = RwSignal::new(Load::Loading);
     let newest = StoredValue::new(0u32);
     let last = StoredValue::new(String::new());
+    let last_tick = StoredValue::new(0u32);
+    let busy = StoredValue::new(false);
     let refresh = use_context::<Refresh>();
     Effect::new(move |_| {
-        if let Some(refresh) = refresh {
-            refresh.tick.track();
-        }
+        let tick = refresh.map_or(0, |refresh| refresh.tick.get());
+        let ticked = last_tick.get_value() != tick;
+        last_tick.set_value(tick);
         let path = path();
         // Another question: what is on screen is no answer to it. The same one again: keep it until the new comes.
         let question = path.split("&_=").next().unwrap_or_default().to_owned();
         let same = last.with_value(|last| *last == question);
         let enough =
             data.with_untracked(|data| matches!(data, Load::Ready(known) if settled(known)));
-        if same && (enough || path.is_empty()) {
+        // A server that takes longer than a tick gets to answer.
+        if same && (enough || path.is_empty() || (ticked && busy.get_value())) {
             return;
         }
         // Whatever is still on its way answers an older question.
@@ -103,6 +106,7 @@ where
             last.set_value(question);
             data.set(Load::Loading);
         }
+        busy.set_value(!path.is_empty());
         if path.is_empty() {
             return;
         }
@@ -111,6 +115,7 @@ where
             if newest.try_get_value() != Some(mine) {
                 return;
             }
+            busy.set_value(false);
             let (stays, trouble) = data.with_untracked(|known| match (known, &answer) {
                 (Load::Ready(known), Ok(new)) => (known == new, None),
                 // Figures of a moment ago are worth more than none.

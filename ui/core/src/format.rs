@@ -50,6 +50,20 @@ pub fn count(value: f64) -> String {
     }
 }
 
+/// Up to six significant digits, for numbers that may be anything.
+pub fn six_digits(value: f64) -> String {
+    let magnitude = value.abs();
+    if value == 0.0 || !(1e-6..1e15).contains(&magnitude) {
+        return format!("{value}");
+    }
+    let digits = (5 - magnitude.log10().floor() as i32).clamp(0, 12) as usize;
+    let text = format!("{value:.digits$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
 /// A whole number with its digits in groups: `36,122`.
 pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
@@ -115,6 +129,8 @@ mod tests {
     fn counts_and_percents_stay_short() {
         assert_eq!(count(12_345.0), "12.3 k");
         assert_eq!(count(100.0), "100");
+        assert_eq!(six_digits(159.635_570_174_999_88), "159.636");
+        assert_eq!((six_digits(0.5), six_digits(-2e9)), ("0.5".into(), "-2000000000".into()));
         assert_eq!((grouped(7), grouped(36_122)), ("7".into(), "36,122".into()));
         assert_eq!(grouped(1_000_000), "1,000,000");
         assert_eq!(bytes(1536.0), "1.5 KiB");

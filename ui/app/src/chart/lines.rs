@@ -117,6 +117,7 @@ pub fn LineChart(
         }
         let more = rows.len().saturating_sub(TIP_LINES);
         rows.truncate(TIP_LINES);
+        let nothing = rows.is_empty();
         let rows = rows
             .into_iter()
             .map(|(i, value)| {
@@ -134,6 +135,7 @@ pub fn LineChart(
             <div class="tip" class:flipped={at > 0.55} style:left=left>
                 <time>{date_clock(time, zone_minutes(), false)}</time>
                 {rows}
+                {nothing.then(|| view! { <div class="dim">"no values here"</div> })}
                 {(more > 0).then(|| view! { <div class="dim">{format!("and {more} more")}</div> })}
             </div>
         })

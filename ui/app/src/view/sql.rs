@@ -8,6 +8,7 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use serde_json::Value;
 use trefoil_api::sql::{SqlRequest, SqlResponse};
+use ui_core::format::six_digits;
 
 /// Rows drawn at most.
 const ROWS_MAX: usize = 1_000;
@@ -129,7 +130,12 @@ fn Table(found: SqlResponse) -> impl IntoView {
                 .enumerate()
                 .map(|(at, cell)| {
                     let number = cell.is_number();
+                    // All digits are in the tooltip.
+                    let whole = cell.is_f64().then(|| cell.to_string());
                     let text = match cell {
+                        Value::Number(number) if number.is_f64() => {
+                            number.as_f64().map(six_digits).unwrap_or_default()
+                        }
                         Value::Null => String::new(),
                         Value::String(text) => text,
                         other => other.to_string(),
@@ -138,7 +144,7 @@ fn Table(found: SqlResponse) -> impl IntoView {
                         let href = format!("/trace/{text}");
                         view! { <td><a href=href><code>{text}</code></a></td> }.into_any()
                     } else {
-                        view! { <td class:number=number>{text}</td> }.into_any()
+                        view! { <td class:number=number title=whole>{text}</td> }.into_any()
                     }
                 })
                 .collect_view()

@@ -17,8 +17,14 @@ use trefoil_api::logs::{LogHistogram, LogList};
 use ui_core::format::count;
 use ui_core::time::Range;
 
-/// Lines fetched; the list draws only those in view.
-const LIMIT: usize = 5_000;
+/// Lines fetched at first; the list draws only those in view.
+const FIRST: usize = 1_000;
+
+/// Lines fetched in addition when they are asked for.
+const MORE: usize = 5_000;
+
+/// Lines fetched at most.
+const MOST: usize = 50_000;
 
 #[component]
 pub fn Logs() -> impl IntoView {
@@ -28,21 +34,28 @@ pub fn Logs() -> impl IntoView {
     let tailing = RwSignal::new(false);
     let set = use_set_params();
     let reading = Reading::default();
+    let wanted = RwSignal::new(FIRST);
     // Lines that move away under one's eyes can't be read.
     let list = load_until::<LogList>(
         move || {
+            // The number comes last: more lines are an answer to the same question.
             format!(
-                "/api/logs?q={}&limit={LIMIT}&count=true&{}",
+                "/api/logs?q={}&count=true&{}&_=&limit={}",
                 encode(&q.get()),
-                bounds_query(&range.get())
+                bounds_query(&range.get()),
+                wanted.get()
             )
         },
-        move |_| reading.is_on_untracked(),
+        move |list| {
+            let all = list.total.is_some_and(|total| list.logs.len() as u64 >= total);
+            reading.is_on_untracked() && (all || list.logs.len() >= wanted.get_untracked())
+        },
     );
     Effect::new(move |before: Option<String>| {
         let q = q.get();
         if before.is_some_and(|before| before != q) {
             reading.end();
+            wanted.set(FIRST);
         }
         q
     });
@@ -131,6 +144,16 @@ pub fn Logs() -> impl IntoView {
                             {move || (reading.is_on() && range.with(Range::is_live)).then_some(" · held still while you read")}
                         </p>
                         <Lines rows=Arc::new(list.logs) reading=reading/>
+                        {(more && shown < MOST).then(|| view! {
+                            <p class="more-lines">
+                                <button
+                                    type="button" data-key="more-lines"
+                                    on:click=move |_| wanted.update(|wanted| *wanted = (*wanted + MORE).min(MOST))
+                                >
+                                    {format!("Fetch {} more", count(MORE as f64))}
+                                </button>
+                            </p>
+                        })}
                     }
                     .into_any()
                 }

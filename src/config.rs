@@ -13,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use trefoil_collector::auth::Token;
+use trefoil_storage::metrics::naming::Naming;
 
 /// The server's settings as text, each absent until somebody sets it.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -71,6 +72,40 @@ pub struct RawConfig {
     #[arg(long, env = "TREFOIL_PROMQL_QUERIES_MAX", value_name = "COUNT")]
     #[serde(deserialize_with = "text_or_number")]
     pub promql_queries_max: Option<String>,
+
+    /// How OTLP metrics are named in PromQL, as Prometheus' otlp.translation_strategy: UnderscoreEscapingWithSuffixes,
+    /// UnderscoreEscapingWithoutSuffixes, NoUTF8EscapingWithSuffixes or NoTranslation
+    /// [default: UnderscoreEscapingWithSuffixes]
+    #[arg(long, env = "TREFOIL_OTLP_TRANSLATION_STRATEGY", value_name = "NAME")]
+    pub otlp_translation_strategy: Option<String>,
+
+    /// Resource attributes that every OTLP series carries as labels, such as deployment.environment.name, or * for all;
+    /// may be repeated [default: none, they are labels of target_info]
+    #[arg(
+        long = "otlp-promote-resource-attribute",
+        env = "TREFOIL_OTLP_PROMOTE_RESOURCE_ATTRIBUTE",
+        value_name = "KEY",
+        value_delimiter = ','
+    )]
+    pub otlp_promote_resource_attribute: Option<Vec<String>>,
+
+    /// Show service.name, service.namespace and service.instance.id in target_info too, not only as job and instance
+    #[arg(
+        long,
+        env = "TREFOIL_OTLP_KEEP_IDENTIFYING_RESOURCE_ATTRIBUTES",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub otlp_keep_identifying_resource_attributes: Option<bool>,
+
+    /// Show the instrumentation scope of OTLP series as labels otel_scope_name, otel_scope_version, …
+    #[arg(
+        long,
+        env = "TREFOIL_OTLP_PROMOTE_SCOPE_METADATA",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    pub otlp_promote_scope_metadata: Option<bool>,
 
     /// Secret that callers must show as "Authorization: Bearer TOKEN" (or as a basic-auth password)
     #[arg(long, env = "TREFOIL_TOKEN", value_name = "TOKEN", hide_env_values = true)]
@@ -141,6 +176,8 @@ pub struct Config {
     pub memory_limit_bytes: u64,
     pub promql_experimental: bool,
     pub promql: Promql,
+    /// How OTLP metrics show in PromQL.
+    pub otlp: Naming,
     pub token: Option<Token>,
     pub allowed_hosts: Vec<String>,
     pub cors_origins: Vec<String>,
@@ -209,6 +246,18 @@ impl RawConfig {
             promql_steps_max: self.promql_steps_max.or(of_file.promql_steps_max),
             promql_timeout: self.promql_timeout.or(of_file.promql_timeout),
             promql_queries_max: self.promql_queries_max.or(of_file.promql_queries_max),
+            otlp_translation_strategy: self
+                .otlp_translation_strategy
+                .or(of_file.otlp_translation_strategy),
+            otlp_promote_resource_attribute: self
+                .otlp_promote_resource_attribute
+                .or(of_file.otlp_promote_resource_attribute),
+            otlp_keep_identifying_resource_attributes: self
+                .otlp_keep_identifying_resource_attributes
+                .or(of_file.otlp_keep_identifying_resource_attributes),
+            otlp_promote_scope_metadata: self
+                .otlp_promote_scope_metadata
+                .or(of_file.otlp_promote_scope_metadata),
             token: self.token.or(of_file.token),
             allow_unauthenticated: self.allow_unauthenticated.or(of_file.allow_unauthenticated),
             allowed_host: self.allowed_host.or(of_file.allowed_host),
@@ -263,6 +312,7 @@ impl RawConfig {
                 units::count,
             ),
         };
+        let promoted = self.otlp_promote_resource_attribute.unwrap_or_default();
         let config = Config {
             data_dir: self.data_dir.unwrap_or_else(|| "trefoil-data".into()),
             otlp_grpc_addr: reader.addr("otlp-grpc-addr", self.otlp_grpc_addr, 4317),
@@ -272,6 +322,18 @@ impl RawConfig {
             memory_limit_bytes,
             promql_experimental: self.promql_experimental.unwrap_or(false),
             promql,
+            otlp: Naming {
+                translation: reader.read(
+                    "otlp-translation-strategy",
+                    self.otlp_translation_strategy.as_deref(),
+                    "UnderscoreEscapingWithSuffixes",
+                    str::parse,
+                ),
+                promote_all: promoted.iter().any(|key| key == "*"),
+                promoted,
+                scope_labels: self.otlp_promote_scope_metadata.unwrap_or(false),
+                keep_identifying: self.otlp_keep_identifying_resource_attributes.unwrap_or(false),
+            },
             token: self.token.map(|secret| Token::new(secret.reveal())),
             allowed_hosts: self.allowed_host.unwrap_or_default(),
             cors_origins: self.cors_origin.unwrap_or_default(),

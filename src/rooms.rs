@@ -31,7 +31,7 @@ pub struct Rooms {
 /// In one line why the directory can't be used, and the remedy.
 pub fn open(config: &Config) -> anyhow::Result<Rooms> {
     let interner = Arc::new(Interner::default());
-    let stores = Arc::new(Stores::new(interner.clone()));
+    let stores = Arc::new(Stores::new(interner.clone(), config.otlp.clone()));
     let mut storage = trefoil_storage::config::Config::new(&config.data_dir);
     storage.memory_limit = config.memory_limit_bytes;
     let mut limits = DecodeLimits::default();

@@ -17,10 +17,13 @@ fn all_mistakes_are_reported_at_once() {
         retention: Some("soon".into()),
         memory_limit: Some("lots".into()),
         log_format: Some("xml".into()),
+        otlp_translation_strategy: Some("shouting".into()),
         ..RawConfig::default()
     };
     let mistakes = raw.parse().unwrap_err().to_string();
-    for name in ["http-addr", "retention", "memory-limit", "log-format"] {
+    for name in
+        ["http-addr", "retention", "memory-limit", "log-format", "otlp-translation-strategy"]
+    {
         assert!(mistakes.contains(name), "{name} in {mistakes}");
     }
 }

@@ -21,12 +21,13 @@ pub struct Stores {
 
 impl Stores {
     /// * `interner`: shared with the decoder, so that rows of one sender share one resource.
-    pub fn new(interner: Arc<Interner>) -> Self {
+    /// * `naming`: how OTLP metrics show in PromQL.
+    pub fn new(interner: Arc<Interner>, naming: Naming) -> Self {
         Self {
             spans: Arc::new(SpanStore::new(interner.clone())),
             red: Arc::new(RedStore::new()),
             logs: Arc::new(LogStore::new(interner.clone())),
-            metrics: Arc::new(MetricStore::new(interner, Naming::default())),
+            metrics: Arc::new(MetricStore::new(interner, naming)),
         }
     }
 }

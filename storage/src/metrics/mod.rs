@@ -6,6 +6,7 @@
 mod batch;
 mod derive;
 mod index;
+mod names;
 pub mod naming;
 mod native;
 mod points;

@@ -2,7 +2,6 @@
 
 use super::batch::{FamilyMetadata, MetricDesc, MetricExemplar, MetricKind};
 use super::derive::{Gathering, derive, derive_labels, exemplar_labels, passes, with_labels};
-use super::naming;
 use super::native::NativeHistogram;
 use super::points::Wanted;
 use super::series::{Label, Part, SeriesMeta};
@@ -240,7 +239,7 @@ impl MetricStore {
             Ok(())
         })?;
         for (resource, spans) in resources.into_values() {
-            let Some(labels) = naming::target_info(&resource) else { continue };
+            let Some(labels) = self.naming.target_info(&resource) else { continue };
             let labels = with_labels(&labels, TARGET_INFO, None);
             if !passes(matchers, &labels) {
                 continue;
@@ -341,6 +340,8 @@ impl MetricStore {
     pub fn metadata(&self) -> io::Result<BTreeMap<String, BTreeSet<PromMetadata>>> {
         let mut families: BTreeMap<String, BTreeSet<PromMetadata>> = BTreeMap::new();
         let mut seen: BTreeSet<usize> = BTreeSet::new();
+        let mut resources: BTreeSet<u128> = BTreeSet::new();
+        let mut info = false;
         let mut add_sent = |sent: &BTreeMap<Arc<str>, FamilyMetadata>| {
             for (family, metadata) in sent {
                 families.entry(family.to_string()).or_default().insert(PromMetadata {
@@ -366,13 +367,23 @@ impl MetricStore {
             if meta.family.is_empty() || !seen.insert(Arc::as_ptr(&meta.metric) as usize) {
                 return Ok(());
             }
+            let resource = &meta.metric.resource;
+            info = info
+                || (resources.insert(resource.id) && self.naming.target_info(resource).is_some());
             families.entry(meta.family.to_string()).or_default().insert(PromMetadata {
                 kind: meta.prometheus_type().to_owned(),
-                unit: naming::metric_unit(&meta.metric.unit),
+                unit: self.naming.metric_unit(&meta.metric.unit),
                 help: meta.metric.description.to_string(),
             });
             Ok(())
         })?;
+        if info {
+            families.entry(TARGET_INFO.to_owned()).or_default().insert(PromMetadata {
+                kind: "gauge".to_owned(),
+                unit: String::new(),
+                help: "Target metadata".to_owned(),
+            });
+        }
         Ok(families)
     }
 

@@ -1,7 +1,7 @@
 //! A series: identity, labels as Prometheus sees them, and the Prometheus series that it shows as.
 
 use super::batch::{MetricDesc, MetricKind};
-use super::naming::{self, Naming};
+use super::naming::Naming;
 use std::sync::Arc;
 
 /// A label pair.
@@ -24,9 +24,9 @@ impl SeriesMeta {
     pub fn new(id: u128, metric: Arc<MetricDesc>, attributes: &[u8], naming: &Naming) -> Self {
         let family = match metric.kind {
             MetricKind::Prometheus => metric.name.clone(),
-            _ => naming::metric_name(&metric).unwrap_or_default().into(),
+            _ => naming.metric_name(&metric).unwrap_or_default().into(),
         };
-        let labels = naming::labels(&metric, attributes, naming);
+        let labels = naming.labels(&metric, attributes);
         Self { id, attributes: attributes.into(), family, labels, metric }
     }
 

@@ -185,7 +185,7 @@ mod tests {
         let (mut before, mut now, mut out) = (before, before, Vec::new());
         window.tell(base, cells, |event| match event {
             Event::Grow { cell, share } => {
-                now = before + (cell.count() as f64 * share).floor();
+                now = before + cell.count() as f64 * share;
                 if share == 1.0 {
                     before = now;
                 }

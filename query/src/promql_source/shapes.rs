@@ -42,11 +42,6 @@ pub(super) fn bucket(labels: &Labels, bound: f64) -> Labels {
     labels.build()
 }
 
-/// Part of a count that has come by a share of its cell: whole spans only.
-fn part(count: f64, share: f64) -> f64 {
-    if share < 1.0 { (count * share).floor() } else { count }
-}
-
 /// Makes the series of one metric.
 pub(super) struct Shown<'a> {
     groups: &'a Groups,
@@ -90,7 +85,7 @@ impl<'a> Shown<'a> {
                     now = before
                         + match shape {
                             Shape::Sum => number(0, cell.sum_ns) * share,
-                            _ => part(number(cell.count(), 0), share),
+                            _ => number(cell.count(), 0) * share,
                         };
                     if share >= 1.0 {
                         before = now;
@@ -173,7 +168,7 @@ impl<'a> Shown<'a> {
                 Event::Grow { cell, share } => {
                     let counts = cumulative(&cell.sketch, &bounds);
                     for (at, count) in counts.into_iter().enumerate() {
-                        now[at] = before[at] + part(count, share);
+                        now[at] = before[at] + count * share;
                     }
                     if share >= 1.0 {
                         before.clone_from(&now);
@@ -316,9 +311,9 @@ impl Running {
         let (counts, zero) = native_counts(&cell.sketch, schema);
         for (index, count) in counts {
             let before = self.before.get(&index).copied().unwrap_or(0.0);
-            self.now.insert(index, before + part(count, share));
+            self.now.insert(index, before + count * share);
         }
-        self.zero.1 = self.zero.0 + part(zero, share);
+        self.zero.1 = self.zero.0 + zero * share;
         self.sum.1 = self.sum.0 + cell.sum_ns as f64 / 1e9 * share;
         if share >= 1.0 {
             self.before.clone_from(&self.now);

@@ -1,7 +1,8 @@
 //! `traces_spanmetrics_*` and `traces_service_graph_*`, computed from the cells of the RED store.
 //!
 //! Names and labels are those of Grafana Tempo's metrics generator, which Grafana's trace and service-graph views
-//! read. Every span counts, before any sampling.
+//! read. Every span counts, before any sampling. Inside a cell that is wider than the distance of samples, counts grow
+//! evenly and so are fractions: any part of it then has the percentiles of the whole.
 
 use super::counters::{IDLE_NS, Window};
 use super::hex;

@@ -34,7 +34,7 @@ ui/dist/index.html: $(UI_SOURCES)
 test: test-setup ui ## Run every test: unit, integration, real SDK clients, browser; prints the counts
 	@scripts/test
 
-test-setup: ## Install what the tests need: Chromium, Python and npm packages
+test-setup: ## Install what the tests need: Chromium, Prometheus, Python and npm packages
 	@scripts/setup tests
 
 lint: ## Formatting and clippy, warnings are errors

@@ -213,9 +213,7 @@ impl MetricStore {
     ) -> io::Result<()> {
         let asked =
             matchers.iter().filter(|m| m.name() == "__name__").all(|m| m.matches(TARGET_INFO));
-        let named = matchers.iter().any(|m| m.name() == "__name__" && !m.matches(""));
-        // A selector without a name would show it too, but then nearly everything else as well: still right.
-        if !asked || (!named && matchers.is_empty()) {
+        if !asked {
             return Ok(());
         }
         let (start_ns, end_ns) = range_ns(start_ms, end_ms);

@@ -29,6 +29,11 @@ fn help_names_every_command_and_every_setting_with_its_variable() {
         ("--retention", "TREFOIL_RETENTION"),
         ("--memory-limit", "TREFOIL_MEMORY_LIMIT"),
         ("--promql-experimental", "TREFOIL_PROMQL_EXPERIMENTAL"),
+        ("--promql-samples-max", "TREFOIL_PROMQL_SAMPLES_MAX"),
+        ("--promql-series-max", "TREFOIL_PROMQL_SERIES_MAX"),
+        ("--promql-steps-max", "TREFOIL_PROMQL_STEPS_MAX"),
+        ("--promql-timeout", "TREFOIL_PROMQL_TIMEOUT"),
+        ("--promql-queries-max", "TREFOIL_PROMQL_QUERIES_MAX"),
         ("--config", "TREFOIL_CONFIG"),
         ("--token", "TREFOIL_TOKEN"),
     ] {

@@ -273,7 +273,10 @@ fn exemplars_come_with_their_series() {
     );
     let ask = |parameters: &[(&str, &str)]| remote.get("query_exemplars", parameters);
     assert_eq!(ask(&[("query", query)]).data(), answer.data());
+    // Their own time counts, not that of the sample they came with.
+    assert_eq!(ask(&[("query", "wait_bucket"), ("end", "59.5")]).data(), answer.data());
     assert_eq!(ask(&[("query", "wait_bucket"), ("end", "30")]).data(), json!([]));
+    assert_eq!(ask(&[("query", "wait_bucket"), ("start", "59.5")]).data(), json!([]));
     assert_eq!(ask(&[("query", r#"wait_bucket{le="1"}"#)]).data(), json!([]));
     assert!([200, 204].contains(&ask(&[("query", "1+1")]).status));
 }

@@ -11,3 +11,4 @@ mod remote;
 #[path = "../../query/promql/tests/script/mod.rs"]
 mod script;
 mod scripts;
+mod spans;

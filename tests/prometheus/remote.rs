@@ -13,7 +13,7 @@ use trefoil_promql::{Bucket, Histogram, Labels, SampleValue};
 /// A server over a directory of its own, and a client.
 pub struct Remote {
     pub server: Server,
-    _dir: TempDir,
+    dir: TempDir,
     pub client: reqwest::Client,
     pub runtime: Runtime,
 }
@@ -50,12 +50,22 @@ impl Answer {
 impl Remote {
     /// Scripts count time from 1970, so nothing may expire.
     pub fn start(arguments: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::over(tempfile::tempdir().unwrap(), arguments)
+    }
+
+    /// The same over a directory that may hold data.
+    pub fn over(dir: TempDir, arguments: &[&str]) -> Self {
         let arguments: Vec<&str> =
             ["--retention", "unlimited"].iter().chain(arguments).copied().collect();
         let server = Server::start_with(dir.path(), &arguments);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { server, _dir: dir, client: reqwest::Client::new(), runtime }
+        Self { server, dir, client: reqwest::Client::new(), runtime }
+    }
+
+    /// Stops the server as a service manager would.
+    pub fn stop(self) -> TempDir {
+        self.server.stop();
+        self.dir
     }
 
     /// A server with the data of a script's `load` commands.

@@ -412,7 +412,8 @@ impl MetricStore {
             }
             Ok(())
         };
-        self.visit(matchers, start_ms, end_ms, Read::Exemplars, meter, &mut visit)?;
+        let sent_ms = end_ms.saturating_add(EXEMPLAR_AFTER_MS);
+        self.visit(matchers, start_ms, sent_ms, Read::Exemplars, meter, &mut visit)?;
         Ok(found
             .into_iter()
             .map(|(labels, mut exemplars)| {
@@ -454,6 +455,9 @@ impl MetricStore {
             .collect())
     }
 }
+
+/// An exemplar comes with the next point of its series, which is sent at most about this much later.
+const EXEMPLAR_AFTER_MS: i64 = 300_000;
 
 /// Memory of an exemplar in samples: its ids, labels and value.
 const EXEMPLAR_SAMPLES: u64 = 12;

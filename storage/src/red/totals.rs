@@ -161,3 +161,82 @@ impl Sums {
         Ok(sums)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{RedFilter, RedStore, segment};
+    use super::*;
+    use crate::meter::Unmetered;
+    use crate::segment::{PARTITION_NS, SegmentDir, SegmentMeta};
+    use crate::signal::SignalStore;
+
+    const SLOT_NS: u64 = 10_000_000_000;
+
+    /// Some cells of two keys in an hour, different in each.
+    fn cells(hour: u64) -> Vec<RedCell> {
+        let cell = |slot: u64| {
+            let operation = if slot.is_multiple_of(3) { "a" } else { "b" };
+            let key =
+                RedKey { service: "s".into(), operation: operation.into(), kind: 2, status: 0 };
+            let mut sketch = Sketch::default();
+            (0..=hour + slot).for_each(|i| sketch.record((i + 1) * 1_000_000));
+            RedCell {
+                time_ns: hour * PARTITION_NS + slot * SLOT_NS,
+                width_ns: SLOT_NS,
+                key: Arc::new(key),
+                sum_ns: u128::from(hour * 100 + slot),
+                sketch,
+                exemplars: Vec::new(),
+            }
+        };
+        (0..20).map(cell).collect()
+    }
+
+    /// Totals before each hour must be what the cells before it add up to.
+    fn check(store: &RedStore, hours: u64) {
+        for operation in [None, Some("a".to_owned())] {
+            let filter = RedFilter { operation, ..RedFilter::default() };
+            for hour in (0..=hours).rev() {
+                let boundary_ns = hour * PARTITION_NS;
+                let mut want: FxHashMap<Arc<RedKey>, RedTotal> = FxHashMap::default();
+                let mut cells = store.cells(&filter, 0, u64::MAX).unwrap();
+                cells.retain(|cell| cell.time_ns < boundary_ns);
+                for cell in &cells {
+                    want.entry(cell.key.clone()).or_default().add(cell, true);
+                }
+                let got = store.totals(&filter, boundary_ns, true, &Unmetered).unwrap();
+                assert_eq!(got, want, "before hour {hour}");
+                let counts = store.totals(&filter, boundary_ns, false, &Unmetered).unwrap();
+                assert!(
+                    counts.iter().all(|(key, t)| t.sketch.is_empty() && t.count == want[key].count)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn totals_are_the_sum_of_the_cells_whatever_becomes_of_the_segments() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = SegmentDir::new(dir.path().to_owned(), 1).unwrap();
+        let store = RedStore::new();
+        let mut metas: Vec<SegmentMeta> = Vec::new();
+        // The store grows hour by hour.
+        for hour in 0..7 {
+            let added = segment::write(&dir, cells(hour), 0).unwrap();
+            store.publish(&dir, &added, &[], false).unwrap();
+            metas.extend(added);
+            check(&store, hour + 2);
+        }
+        // Late cells come to an early hour, and are merged with what was there.
+        let late = segment::write(&dir, cells(2), 0).unwrap();
+        store.publish(&dir, &late, &[], false).unwrap();
+        check(&store, 8);
+        let inputs = [metas[2].clone(), late[0].clone()];
+        let merged = store.compact(&dir, &inputs).unwrap();
+        store.publish(&dir, &merged, &inputs, false).unwrap();
+        check(&store, 8);
+        // The oldest go.
+        store.publish(&dir, &[], &metas[..2], false).unwrap();
+        check(&store, 8);
+    }
+}

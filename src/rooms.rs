@@ -151,6 +151,7 @@ fn status(store: &Store, config: &Config, started: Instant) -> Status {
         segments: segments.collect(),
         hot_bytes: stats.hot_bytes,
         wal_bytes: stats.wal_bytes,
+        working: stats.working,
         free_disk_bytes: stats.free_bytes,
         wal_failing: stats.wal_failing,
         quarantined: quarantined.collect(),

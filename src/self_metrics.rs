@@ -142,6 +142,12 @@ fn write_store(out: &mut String, stats: &StoreStats) {
             "Commits of the manifest.",
             stats.manifest_generation,
         ),
+        (
+            "trefoil_working",
+            "gauge",
+            "Whether data are being sealed or merged, or will be though nothing comes in.",
+            u64::from(stats.working),
+        ),
         ("trefoil_seals_total", "counter", "Times that hot data went to segments.", stats.seals),
         ("trefoil_compactions_total", "counter", "Merges of segments.", stats.compactions),
         (

@@ -24,6 +24,10 @@ const MEMORY_FACTOR: u64 = 16;
 /// A partition this long past its end gets few new rows: its leftovers are merged too.
 const SETTLED_NS: u64 = 600_000_000_000;
 
+/// Leftovers of a settled partition wait until nothing was sealed for this long: while old data are loaded, each
+/// seal would else be merged with all that came before it.
+const CALM: Duration = Duration::from_secs(15);
+
 /// After a failed merge nothing is merged for this long.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(30);
 
@@ -46,7 +50,8 @@ impl Inner {
             let mut worked = false;
             if paused.is_none_or(|since| since.elapsed() > PAUSE_AFTER_FAILURE) {
                 paused = None;
-                match self.compact_one() {
+                let calm = self.last_seal.lock().elapsed() > CALM;
+                match self.compact_one(calm) {
                     Ok(merged) => worked = merged,
                     Err(error) => {
                         tracing::error!(%error, "segments could not be merged; trying again");
@@ -59,14 +64,28 @@ impl Inner {
         }
     }
 
+    /// What one merge may take in.
+    fn merge_limits(&self) -> Limits {
+        Limits { rows: ROWS_MAX, bytes: self.config.memory_limit / 4 / MEMORY_FACTOR }
+    }
+
+    /// Whether segments are being merged, or will be without new data coming in.
+    pub(crate) fn merge_is_due(&self) -> bool {
+        self.maintaining.try_lock().is_none()
+            || pick(&self.manifest.lock().segments, now_ns(), self.merge_limits()).is_some()
+    }
+
     /// Merges one group of segments, if any is worth it.
-    pub(crate) fn compact_one(&self) -> io::Result<bool> {
+    ///
+    /// * `calm`: leftovers of settled partitions too.
+    pub(crate) fn compact_one(&self, calm: bool) -> io::Result<bool> {
         let _maintaining = self.maintaining.lock();
-        let limits = Limits { rows: ROWS_MAX, bytes: self.config.memory_limit / 4 / MEMORY_FACTOR };
         let group = {
             // Stores hold exactly what the manifest lists while no change is on its way.
             let _changing = self.changing.lock();
-            pick(&self.manifest.lock().segments, now_ns(), limits)
+            // Before 1970 nothing has settled.
+            let now_ns = if calm { now_ns() } else { 0 };
+            pick(&self.manifest.lock().segments, now_ns, self.merge_limits())
         };
         let Some(group) = group else { return Ok(false) };
         let started = Instant::now();

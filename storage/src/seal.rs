@@ -41,6 +41,11 @@ impl Inner {
             || (wal_bytes > 0 && self.last_seal.lock().elapsed() > self.config.seal_age)
     }
 
+    /// Whether a seal is under way, or must be tried again.
+    pub(crate) fn is_sealing(&self) -> bool {
+        self.sealing.try_lock().is_none_or(|cut| cut.is_some())
+    }
+
     /// Writes all hot rows to segments and commits them.
     pub(crate) fn seal(&self) -> io::Result<()> {
         let mut sealing = self.sealing.lock();

@@ -171,6 +171,8 @@ pub struct StoreStats {
     /// Requests forgotten before their time because there were too many.
     pub dedup_crowded_out: u64,
     pub manifest_generation: u64,
+    /// Data are being sealed or merged, or will be though nothing comes in. Hot rows below every limit may wait.
+    pub working: bool,
     pub seals: u64,
     pub compactions: u64,
     /// Segments, rows and bytes by signal.
@@ -272,7 +274,7 @@ impl Store {
     /// Runs retention and compaction until nothing is left to do. Blocks.
     pub fn compact_now(&self) -> io::Result<()> {
         self.inner.expire()?;
-        while self.inner.compact_one()? {}
+        while self.inner.compact_one(true)? {}
         Ok(())
     }
 
@@ -302,6 +304,7 @@ impl Store {
 
     pub fn stats(&self) -> StoreStats {
         let inner = &self.inner;
+        let working = inner.is_sealing() || inner.merge_is_due();
         let manifest = inner.manifest.lock();
         let segments = Signal::ALL
             .into_iter()
@@ -335,6 +338,7 @@ impl Store {
             dedup_hits: inner.duplicate_requests.load(Ordering::Relaxed),
             dedup_crowded_out: inner.window.crowded_out(),
             manifest_generation,
+            working,
             seals: inner.seals.load(Ordering::Relaxed),
             compactions: inner.compactions.load(Ordering::Relaxed),
             segments,

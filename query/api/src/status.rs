@@ -17,6 +17,8 @@ pub struct Status {
     pub segments: BTreeMap<String, SegmentTotals>,
     pub hot_bytes: u64,
     pub wal_bytes: u64,
+    /// Data are being sealed or merged, or will be though nothing comes in.
+    pub working: bool,
     pub free_disk_bytes: u64,
     /// The log can't be written: ingest is refused.
     pub wal_failing: bool,

@@ -1,0 +1,102 @@
+//! Queries, one after the other over one connection, each answer checked against what the generator knows.
+
+mod logs;
+mod metrics;
+mod traces;
+
+use crate::client::Client;
+use crate::corpus::{Shop, logs as corpus_logs, metrics as corpus_metrics};
+use crate::report::{Report, Row};
+use crate::server::Server;
+use crate::stats::Times;
+use serde_json::Value;
+use std::time::Instant;
+
+/// Rounds over all queries; the first meets cold caches.
+const ROUNDS: usize = 3;
+
+/// What is known of the corpus.
+pub struct Known<'a> {
+    pub shop: &'a Shop,
+    pub logs: &'a corpus_logs::Facts,
+    pub metrics: &'a corpus_metrics::Facts,
+}
+
+/// One request and what its answer must be.
+struct Query<'a> {
+    path: String,
+    check: Box<dyn Fn(&Value) -> Result<(), String> + 'a>,
+}
+
+/// Queries of one kind.
+struct Set<'a> {
+    name: &'static str,
+    /// Goals of p50 and p95, ms.
+    goals: (Option<f64>, Option<f64>),
+    queries: Vec<Query<'a>>,
+}
+
+/// Asks everything and adds a row for each percentile.
+pub async fn run(server: &Server, known: &Known<'_>, report: &mut Report) -> anyhow::Result<()> {
+    let sets = [traces::sets(known), logs::sets(known), metrics::sets(known)];
+    let mut client = Client::connect(server.http).await?;
+    let cpu_before = server.cpu_seconds()?;
+    for set in sets.into_iter().flatten() {
+        ask(&mut client, set, report).await?;
+    }
+    let cpu = server.cpu_seconds()? - cpu_before;
+    report.add(Row::plain("queries", "all of them", "CPU-s", cpu));
+    report.add(Row::plain("queries", "peak RSS after them", "MiB", server.memory_mib("VmHWM")?));
+    Ok(())
+}
+
+async fn ask(client: &mut Client, set: Set<'_>, report: &mut Report) -> anyhow::Result<()> {
+    let (mut times, mut right, mut asked) = (Vec::new(), 0, 0);
+    let mut first_fault: Option<String> = None;
+    for _ in 0..ROUNDS {
+        for query in &set.queries {
+            let started = Instant::now();
+            let answer = client.get(&query.path).await;
+            times.push(started.elapsed());
+            asked += 1;
+            let checked = match answer {
+                Ok(body) => serde_json::from_slice(&body)
+                    .map_err(|error| error.to_string())
+                    .and_then(|json| (query.check)(&json)),
+                Err(error) => Err(error.to_string()),
+            };
+            match checked {
+                Ok(()) => right += 1,
+                Err(fault) => {
+                    first_fault.get_or_insert_with(|| format!("{}: {fault}", query.path));
+                }
+            }
+        }
+    }
+    if let Some(fault) = first_fault {
+        eprintln!("  wrong answer: {fault}");
+    }
+    let times = Times::new(times);
+    let note = format!("{right}/{asked} right");
+    let row = |percent: f64| {
+        let figure = format!("{}, p{percent}", set.name);
+        Row::plain("queries", &figure, "ms", times.percentile_ms(percent))
+    };
+    let with_goal = |row: Row, goal: Option<f64>| match goal {
+        Some(goal) => row.at_most(goal),
+        None => row,
+    };
+    report.add(with_goal(row(50.0), set.goals.0).note(note));
+    report.add(with_goal(row(95.0), set.goals.1));
+    report.add(row(99.0));
+    Ok(())
+}
+
+fn ensure_equal<T: PartialEq + std::fmt::Debug>(what: &str, got: T, want: T) -> Result<(), String> {
+    if got == want { Ok(()) } else { Err(format!("{what}: got {got:?}, want {want:?}")) }
+}
+
+/// The list at `key`.
+fn list<'v>(answer: &'v Value, key: &str) -> Result<&'v Vec<Value>, String> {
+    answer.get(key).and_then(Value::as_array).ok_or_else(|| format!("no list {key:?}"))
+}

@@ -199,7 +199,6 @@ pub struct Pod {
     pub service: usize,
     /// The encoded `Resource` message.
     pub resource: Vec<u8>,
-    pub host: String,
     pub address: String,
 }
 
@@ -257,5 +256,5 @@ fn pod(seed: u64, number: usize, per_service: usize) -> Pod {
         message.attribute(1, key, value);
     }
     message.attribute_int(1, "process.pid", 1 + hash % 40);
-    Pod { service: number / per_service, resource, host, address }
+    Pod { service: number / per_service, resource, address }
 }

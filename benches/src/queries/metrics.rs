@@ -7,6 +7,7 @@ use crate::corpus::shop::SERVICES;
 use crate::corpus::{HOUR_NS, Shop};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 const RANGE_MS: u64 = 300_000;
 const STEP_MS: u64 = 60_000;
@@ -18,15 +19,11 @@ const TOLERANCE: f64 = 1e-9;
 pub fn sets<'a>(known: &'a Known<'a>) -> Vec<Set<'a>> {
     let set = |name, goal, queries| Set { name, goals: (None, goal), queries };
     vec![
-        set("sum by service of rate[5m], 55 min", Some(10.0), repeated(|| rates(known))),
-        set("histogram_quantile by service, 55 min", Some(50.0), repeated(|| quantiles(known))),
+        set("sum by service of rate[5m], 55 min", Some(10.0), rates(known)),
+        set("histogram_quantile by service, 55 min", Some(50.0), quantiles(known)),
         set("topk, instant", Some(5.0), (0..20).map(|number| topk(known, number)).collect()),
-        set("count of all series, instant", None, repeated(|| count(known))),
+        set("count of all series, instant", None, (0..ASKED).map(|_| count(known)).collect()),
     ]
-}
-
-fn repeated<'a>(query: impl Fn() -> Query<'a>) -> Vec<Query<'a>> {
-    (0..ASKED).map(|_| query()).collect()
 }
 
 /// Evaluation times, Unix ms: from five minutes in to the end.
@@ -163,23 +160,28 @@ fn is_matrix(want: &Matrix, answer: &Value) -> Result<(), String> {
     Ok(())
 }
 
-fn rates<'a>(known: &'a Known<'a>) -> Query<'a> {
-    let want = expected(known, |buckets| buckets[BOUNDS.len()]);
-    let expression = "sum by (service_name) (rate(http_server_request_duration_seconds_count[5m]))";
-    Query {
-        path: range_query(known.shop, expression),
-        check: Box::new(move |answer| is_matrix(&want, answer)),
-    }
+/// One range query, asked again and again.
+fn repeated<'a>(known: &Known<'_>, expression: &str, want: Matrix) -> Vec<Query<'a>> {
+    let want = Rc::new(want);
+    let query = |_| {
+        let want = want.clone();
+        let check = move |answer: &Value| is_matrix(&want, answer);
+        Query { path: range_query(known.shop, expression), check: Box::new(check) }
+    };
+    (0..ASKED).map(query).collect()
 }
 
-fn quantiles<'a>(known: &'a Known<'a>) -> Query<'a> {
+fn rates<'a>(known: &Known<'_>) -> Vec<Query<'a>> {
+    let want = expected(known, |buckets| buckets[BOUNDS.len()]);
+    let sum = "sum by (service_name) (rate(http_server_request_duration_seconds_count[5m]))";
+    repeated(known, sum, want)
+}
+
+fn quantiles<'a>(known: &Known<'_>) -> Vec<Query<'a>> {
     let want = expected(known, |buckets| quantile(0.95, buckets));
     let expression = "histogram_quantile(0.95, sum by (service_name, le) \
                       (rate(http_server_request_duration_seconds_bucket[5m])))";
-    Query {
-        path: range_query(known.shop, expression),
-        check: Box::new(move |answer| is_matrix(&want, answer)),
-    }
+    repeated(known, expression, want)
 }
 
 fn instant_query(expression: &str, at_ms: u64) -> String {

@@ -394,10 +394,23 @@ pub fn write(
     batches: &[RecordBatch],
     properties: WriterProperties,
 ) -> io::Result<crate::segment::SegmentFile> {
-    let schema = batches.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+    write_each(file, batches.iter().cloned().map(Ok), properties)
+}
+
+/// [`write`] for batches that are made one by one.
+pub fn write_each(
+    file: DurableFile,
+    batches: impl Iterator<Item = io::Result<RecordBatch>>,
+    properties: WriterProperties,
+) -> io::Result<crate::segment::SegmentFile> {
+    let mut batches = batches.peekable();
+    let schema = match batches.peek() {
+        Some(Ok(first)) => first.schema(),
+        _ => Arc::new(Schema::empty()),
+    };
     let mut writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(parquet_error)?;
     for batch in batches {
-        writer.write(batch).map_err(parquet_error)?;
+        writer.write(&batch?).map_err(parquet_error)?;
     }
     writer.into_inner().map_err(parquet_error)?.commit()
 }

@@ -5,7 +5,7 @@
 use super::batch::{FamilyMetadata, MetricDesc};
 use super::index::LabelIndex;
 use super::naming::Naming;
-use super::points::{self, Order, SeriesPoints, Wanted};
+use super::points::{self, Order, Rows, SeriesPoints, Wanted};
 use super::series::SeriesMeta;
 use super::store::{HotTable, StoredPoint, kind_from_name};
 use crate::attributes;
@@ -80,9 +80,10 @@ fn write_partition(
     }
     let properties = columnar::properties();
     let properties = columnar::with_text(properties, vec![(KEYS_TEXT, keys.to_text())]);
-    let (points, properties) = points::encode(&order, properties)?;
+    let rows = Rows::new(&order);
+    let properties = rows.properties(properties).build();
     let file = dir.create(Signal::Metrics, partition_ns, id, "parquet")?;
-    let points_file = columnar::write(file, &[points], properties.build())?;
+    let points_file = columnar::write_each(file, rows.batches(), properties)?;
     let series = series_batch(&order, &starts)?;
     let file = dir.create(Signal::Metrics, partition_ns, id, SERIES)?;
     let series_file = columnar::write(file, &[series], series_properties(table)?)?;

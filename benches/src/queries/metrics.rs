@@ -122,7 +122,8 @@ fn expected(known: &Known<'_>, value: impl Fn(&[f64]) -> f64) -> Matrix {
             .filter_map(|(time, buckets)| Some((time, value(buckets.as_ref()?))))
             .collect();
         if !values.is_empty() {
-            matrix.insert(service.name.to_owned(), values);
+            // `job` is service.namespace and service.name.
+            matrix.insert(format!("shop/{}", service.name), values);
         }
     }
     matrix
@@ -141,7 +142,7 @@ fn sample(pair: &Value) -> Result<(u64, f64), String> {
 fn is_matrix(want: &Matrix, answer: &Value) -> Result<(), String> {
     let mut got = Matrix::new();
     for series in result(answer)? {
-        let service = series["metric"]["service_name"].as_str().ok_or("no service_name")?;
+        let service = series["metric"]["job"].as_str().ok_or("no job")?;
         let values = list(series, "values")?.iter().map(sample).collect::<Result<_, _>>()?;
         got.insert(service.to_owned(), values);
     }
@@ -173,13 +174,13 @@ fn repeated<'a>(known: &Known<'_>, expression: &str, want: Matrix) -> Vec<Query<
 
 fn rates<'a>(known: &Known<'_>) -> Vec<Query<'a>> {
     let want = expected(known, |buckets| buckets[BOUNDS.len()]);
-    let sum = "sum by (service_name) (rate(http_server_request_duration_seconds_count[5m]))";
+    let sum = "sum by (job) (rate(http_server_request_duration_seconds_count[5m]))";
     repeated(known, sum, want)
 }
 
 fn quantiles<'a>(known: &Known<'_>) -> Vec<Query<'a>> {
     let want = expected(known, |buckets| quantile(0.95, buckets));
-    let expression = "histogram_quantile(0.95, sum by (service_name, le) \
+    let expression = "histogram_quantile(0.95, sum by (job, le) \
                       (rate(http_server_request_duration_seconds_bucket[5m])))";
     repeated(known, expression, want)
 }

@@ -1,7 +1,7 @@
 //! OTLP metrics under Prometheus names: what the Python SDK sends shows as Prometheus' OTLP receiver would show it.
 
 use crate::common::Server;
-use crate::story::{get, instant, now_s, number, post};
+use crate::story::{self, SECOND_NS, get, instant, now_s, number, post};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -167,7 +167,14 @@ async fn delta_temporality_adds_up_to_what_cumulative_would_be() {
     ] {
         assert_eq!(number(&server, query, now).await, value, "{query}");
     }
-    assert_eq!(number(&server, "min_over_time(shop_orders_total[1m])", now).await, 3.0);
+    // From zero, where the sender began: the first delta counts in an increase.
+    for query in [
+        "min_over_time(shop_orders_total[1m])",
+        "min_over_time(http_server_request_duration_seconds_count[1m])",
+        "min_over_time(http_server_request_duration_seconds_bucket{le=\"+Inf\"}[1m])",
+    ] {
+        assert_eq!(number(&server, query, now).await, 0.0, "{query}");
+    }
     server.stop();
 }
 
@@ -246,5 +253,67 @@ async fn settings_change_the_names_of_what_is_stored_already() {
         "service_name": "api", "service_namespace": "shop", "service_instance_id": "i-1",
     });
     assert_eq!(info, [(labels, 1.0)]);
+    server.stop();
+}
+
+/// A counter that goes up by `step` every second from `from_s` until before `until_s`.
+async fn count(server: &Server, host: &str, from_s: u64, until_s: u64, step: u64) {
+    let points: Vec<Value> = (from_s..until_s)
+        .map(|s| {
+            let time = (s * SECOND_NS).to_string();
+            json!({"timeUnixNano": time, "asInt": ((s - from_s) * step).to_string()})
+        })
+        .collect();
+    let sum = json!({"dataPoints": points, "aggregationTemporality": 2, "isMonotonic": true});
+    let metric = json!({"name": "jobs.done", "sum": sum});
+    let resource = [("service.name", "worker"), ("host.name", host)];
+    story::send(server, "metrics", &story::metrics(&resource, vec![metric])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_name_no_instance_are_not_mixed_into_one_series() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    let now = now_s();
+    count(&server, "a", now - 100, now, 1).await;
+    // Alone, or one after the other, it is one series without an instance.
+    let labels = json!({"__name__": "jobs_done_total", "job": "worker"});
+    assert_eq!(instant(&server, "jobs_done_total", now as f64).await, [(labels.clone(), 99.0)]);
+    count(&server, "b", now - 200, now - 110, 1).await;
+    let found = instant(&server, "count_over_time(jobs_done_total[5m])", now as f64).await;
+    assert_eq!(found, [(json!({"job": "worker"}), 190.0)]);
+    assert_eq!(instant(&server, "jobs_done_total", now as f64).await, [(labels, 99.0)]);
+
+    count(&server, "c", now - 50, now, 10).await;
+    for restarted in [false, true] {
+        if restarted {
+            server.stop();
+            server = Server::start(dir.path());
+        }
+        let with = |host: &str| json!({"job": "worker", "instance": host});
+        let rates =
+            instant(&server, "sort(round(rate(jobs_done_total[30s]), 0.001))", now as f64 - 1.0)
+                .await;
+        assert_eq!(rates, [(with("a"), 1.0), (with("c"), 10.0)]);
+        let one = instant(
+            &server,
+            "round(rate(jobs_done_total{instance=\"c\"}[30s]), 0.001)",
+            now as f64 - 1.0,
+        );
+        assert_eq!(one.await, [(with("c"), 10.0)]);
+        let none = instant(&server, "jobs_done_total{instance=\"\"}", now as f64).await;
+        assert_eq!(none, []);
+        let (start, end) = ((now - 40).to_string(), now.to_string());
+        let asked = [("start", &*start), ("end", &end), ("match[]", "jobs_done_total")];
+        let instances = get(&base(&server), "label/instance/values", &asked).await;
+        assert_eq!(instances, json!(["a", "c"]));
+        let info = instant(&server, "sort(target_info{host_name=~\"a|c\"})", now as f64).await;
+        let hosts: Vec<&Value> = info.iter().map(|(labels, _)| &labels["instance"]).collect();
+        assert!(hosts.contains(&&json!("a")) && hosts.contains(&&json!("c")), "{info:?}");
+        // The first, which ended two minutes ago, is still in sight.
+        let joined =
+            "count(jobs_done_total * on (job, instance) group_left (host_name) target_info)";
+        assert_eq!(number(&server, joined, now as f64).await, 3.0);
+    }
     server.stop();
 }

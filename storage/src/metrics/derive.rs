@@ -1,82 +1,18 @@
 //! From stored points to Prometheus series: parts of histograms and summaries, labels, samples.
 
 use super::batch::{MetricExemplar, MetricKind, NO_RECORDED_VALUE, PointValue};
+use super::gather::Gathering;
 use super::index::is_derived;
 use super::naming::float_label;
 use super::native::{NativeHistogram, STALE_BITS};
-use super::select::{Matchers, PromSeries};
+use super::select::Matchers;
 use super::series::{Label, Part, SeriesMeta};
 use super::store::StoredPoint;
-use crate::meter::Meter;
-use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::Arc;
 
 /// Bounds of a histogram and, per bucket, the gathered series it goes to.
 type BucketSlots = (Arc<[f64]>, Vec<Option<usize>>);
-
-/// Collects points by Prometheus label set.
-pub(super) struct Gathering<'a> {
-    by_labels: FxHashMap<Vec<Label>, usize>,
-    pub(super) series: Vec<PromSeries>,
-    /// Pushed since the meter was last told, in samples.
-    pub(super) fresh: u64,
-    metered_series: usize,
-    pub(super) meter: &'a dyn Meter,
-}
-
-impl<'a> Gathering<'a> {
-    pub(super) fn new(meter: &'a dyn Meter) -> Self {
-        Self {
-            by_labels: FxHashMap::default(),
-            series: Vec::new(),
-            fresh: 0,
-            metered_series: 0,
-            meter,
-        }
-    }
-
-    /// Tells the meter what came since the last call.
-    pub(super) fn metered(&mut self) -> io::Result<()> {
-        self.meter.check()?;
-        self.meter.series((self.series.len() - self.metered_series) as u64)?;
-        self.metered_series = self.series.len();
-        self.meter.samples(std::mem::take(&mut self.fresh))
-    }
-
-    pub(super) fn slot(&mut self, labels: Vec<Label>) -> &mut PromSeries {
-        let at = match self.by_labels.get(&labels) {
-            Some(&at) => at,
-            None => {
-                self.by_labels.insert(labels.clone(), self.series.len());
-                self.series.push(PromSeries { labels, ..PromSeries::default() });
-                self.series.len() - 1
-            }
-        };
-        &mut self.series[at]
-    }
-
-    /// Sorts by time; of samples at one time the last that came counts.
-    pub(super) fn finish(mut self) -> Vec<PromSeries> {
-        for series in &mut self.series {
-            tidy(&mut series.floats);
-            tidy(&mut series.histograms);
-            tidy(&mut series.starts);
-        }
-        self.series.retain(|s| !s.floats.is_empty() || !s.histograms.is_empty());
-        self.series
-    }
-}
-
-fn tidy<T>(samples: &mut Vec<(i64, T)>) {
-    if !samples.is_sorted_by(|a, b| a.0 < b.0) {
-        samples.sort_by_key(|(time_ms, _)| *time_ms);
-        samples.reverse();
-        samples.dedup_by_key(|(time_ms, _)| *time_ms);
-        samples.reverse();
-    }
-}
 
 /// The series on which an exemplar shows: the first bucket whose bound is not below its value.
 pub(super) fn exemplar_labels(
@@ -209,7 +145,7 @@ pub(super) fn derive(
     };
     for (name, part) in parts(meta, matchers) {
         match part {
-            Part::Bucket => buckets(meta, points, &name, matchers, &in_range, out),
+            Part::Bucket => buckets(meta, points, &name, matchers, start_ms, &in_range, out),
             Part::Quantile => quantiles(meta, points, &name, matchers, &in_range, out),
             Part::Whole | Part::Count | Part::Sum => {
                 let labels = with_labels(&meta.labels, &name, None);
@@ -227,6 +163,9 @@ pub(super) fn derive(
                     match sample(point, part) {
                         Some(Sample::Float(value)) => {
                             fresh += 1;
+                            if let Some(zero_ms) = began(point, start_ms, &series.floats) {
+                                series.floats.push((zero_ms, 0.0));
+                            }
                             series.floats.push((time_ms, value));
                         }
                         Some(Sample::Histogram(h)) => {
@@ -240,6 +179,23 @@ pub(super) fn derive(
             }
         }
     }
+}
+
+/// When the running total of a delta series began with this point, Unix ms: it was 0 then, so that the first delta
+/// counts in `increase`.
+///
+/// * `before`: the samples so far. A total that was lost in between begins where they end; that is no zero.
+fn began(point: &StoredPoint, start_ms: i64, before: &[(i64, f64)]) -> Option<i64> {
+    let first = match &point.value {
+        PointValue::Double(value) => point.total? == *value,
+        PointValue::Int(value) => point.total? == *value as f64,
+        PointValue::Histogram(h) => h.totals.as_ref()?.count == h.count,
+        _ => false,
+    };
+    let zero_ms = (point.start_ns / 1_000_000) as i64;
+    let fresh = before.last().is_none_or(|(last_ms, _)| *last_ms < zero_ms);
+    let told = point.start_ns > 0 && point.start_ns < point.time_ns;
+    (first && told && fresh && zero_ms >= start_ms).then_some(zero_ms)
 }
 
 enum Sample {
@@ -290,6 +246,7 @@ fn buckets<'a>(
     points: &'a [StoredPoint],
     name: &str,
     matchers: &Matchers<'_>,
+    start_ms: i64,
     in_range: &impl Fn(&&'a StoredPoint) -> bool,
     out: &mut Gathering<'_>,
 ) {
@@ -305,10 +262,7 @@ fn buckets<'a>(
                 .chain([f64::INFINITY])
                 .map(|bound| {
                     let labels = with_labels(&meta.labels, name, Some(("le", &float_label(bound))));
-                    passes(matchers, &labels).then(|| {
-                        out.slot(labels.clone());
-                        out.by_labels[&labels]
-                    })
+                    passes(matchers, &labels).then(|| out.place(labels))
                 })
                 .collect();
             known = Some((h.bounds.clone(), slots));
@@ -331,7 +285,11 @@ fn buckets<'a>(
             } else {
                 below as f64
             };
-            out.series[*slot].floats.push((time_ms, value));
+            let floats = &mut out.series[*slot].floats;
+            if let Some(zero_ms) = began(point, start_ms, floats) {
+                floats.push((zero_ms, 0.0));
+            }
+            floats.push((time_ms, value));
             out.fresh += 1;
         }
     }

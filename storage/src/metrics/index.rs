@@ -1,5 +1,6 @@
 //! The inverted index of a set of series: label → value → series.
 
+use super::replicas::INSTANCE;
 use super::series::SeriesMeta;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,8 @@ pub(super) fn is_derived(label: &str) -> bool {
 #[derive(Debug, Default)]
 pub struct LabelIndex {
     postings: FxHashMap<Arc<str>, BTreeMap<Arc<str>, Vec<u32>>>,
+    /// Series whose `instance` is not known before all that pass are seen.
+    nameless: Vec<u32>,
     len: u32,
 }
 
@@ -30,6 +33,9 @@ impl LabelIndex {
         for (name, value) in &meta.labels {
             self.add(name.clone(), value.clone(), number);
         }
+        if meta.nameless {
+            self.nameless.push(number);
+        }
     }
 
     fn add(&mut self, name: Arc<str>, value: Arc<str>, number: u32) {
@@ -40,16 +46,18 @@ impl LabelIndex {
     pub fn find(&self, matchers: &[&dyn LabelMatcher]) -> Vec<u32> {
         let mut found: Option<Vec<u32>> = None;
         for matcher in matchers.iter().filter(|m| !is_derived(m.name()) && !m.matches("")) {
-            let Some(values) = self.postings.get(matcher.name()) else { return Vec::new() };
             let mut numbers: Vec<u32> = Vec::new();
+            if matcher.name() == INSTANCE {
+                numbers.extend(&self.nameless);
+            }
+            let values = self.postings.get(matcher.name());
             match matcher.literals() {
                 Some(literals) => {
-                    for literal in literals {
-                        numbers.extend(values.get(literal.as_str()).into_iter().flatten());
-                    }
+                    let with = |literal: &String| values?.get(literal.as_str());
+                    numbers.extend(literals.iter().filter_map(with).flatten());
                 }
                 None => {
-                    for (value, with_it) in values {
+                    for (value, with_it) in values.into_iter().flatten() {
                         if matcher.matches(value) {
                             numbers.extend(with_it);
                         }

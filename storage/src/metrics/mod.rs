@@ -5,16 +5,19 @@
 
 mod batch;
 mod derive;
+mod gather;
 mod index;
 mod names;
 pub mod naming;
 mod native;
 mod points;
+mod replicas;
 mod segment;
 mod select;
 mod series;
 mod store;
 pub mod table;
+mod target_info;
 mod tried;
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,16 @@
 //! Points as Prometheus sees them: selectors, derived series, metadata, exemplars.
 
 use super::batch::{FamilyMetadata, MetricDesc, MetricExemplar, MetricKind};
-use super::derive::{Gathering, derive, derive_labels, exemplar_labels, passes, with_labels};
+use super::derive::{derive, derive_labels, exemplar_labels, passes, with_labels};
+use super::gather::Gathering;
 use super::native::NativeHistogram;
 use super::points::Wanted;
+use super::replicas::{self, Origin};
 use super::series::{Label, Part, SeriesMeta};
 use super::store::{HotSeries, MetricStore, StoredPoint};
+use super::target_info::TARGET_INFO;
 use super::tried::Tried;
 use crate::meter::{Meter, Unmetered};
-use crate::resource::Resource;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -51,16 +53,7 @@ pub struct PromExemplars {
     pub exemplars: Vec<MetricExemplar>,
 }
 
-/// Name of the series that carries resource attributes.
-const TARGET_INFO: &str = "target_info";
-
-/// Distance of synthesised `target_info` samples, ns: less than half the usual lookback of five minutes.
-const TARGET_INFO_STEP_NS: u64 = 60_000_000_000;
-
 pub(super) type Matchers<'a> = [&'a dyn LabelMatcher];
-
-/// A resource and the times, Unix ns, between which it sent.
-type Presence = (Arc<Resource>, Vec<(u64, u64)>);
 
 /// Rows of a segment that are decoded at a time: about 16 MiB.
 const ROWS_AT_ONCE: usize = 1 << 17;
@@ -80,7 +73,14 @@ impl MetricStore {
     ) -> io::Result<Vec<PromSeries>> {
         let mut out = Gathering::new(meter);
         let read = if labels_only { Read::Labels } else { Read::Samples };
-        self.visit(matchers, start_ms, end_ms, read, meter, &mut |meta, bounds, points| {
+        let free = replicas::without_instance(matchers);
+        self.visit(matchers, start_ms, end_ms, read, meter, &mut |meta, seen, points| {
+            let Seen { bounds, times } = seen;
+            let matchers = if meta.nameless { &free[..] } else { matchers };
+            out.coming_from(meta.nameless.then(|| {
+                let (first_ns, last_ns) = times.unwrap_or_else(|| bounds_of(points));
+                Origin { resource: meta.metric.resource.clone(), first_ns, last_ns }
+            }));
             if labels_only {
                 derive_labels(meta, bounds, points, matchers, &mut out);
             } else {
@@ -88,8 +88,9 @@ impl MetricStore {
             }
             out.metered()
         })?;
+        out.coming_from(None);
         self.target_info(matchers, start_ms, end_ms, &mut out)?;
-        Ok(if labels_only { out.series } else { out.finish() })
+        Ok(if labels_only { out.labels(matchers) } else { out.finish(matchers) })
     }
 
     /// Calls `visit` with the bounds and points of every series that may pass. Of sealed series whose labels alone are
@@ -101,7 +102,7 @@ impl MetricStore {
         end_ms: i64,
         read: Read,
         meter: &dyn Meter,
-        visit: &mut dyn FnMut(&Arc<SeriesMeta>, &[f64], &[StoredPoint]) -> io::Result<()>,
+        visit: &mut dyn FnMut(&Arc<SeriesMeta>, Seen<'_>, &[StoredPoint]) -> io::Result<()>,
     ) -> io::Result<()> {
         let (start_ns, end_ns) = range_ns(start_ms, end_ms);
         let within = |p: &StoredPoint| p.time_ns >= start_ns && p.time_ns <= end_ns;
@@ -125,7 +126,8 @@ impl MetricStore {
                     if series.meta.metric.kind == MetricKind::Summary {
                         summaries.push(number);
                     } else {
-                        visit(&series.meta, &series.bounds, &[])?;
+                        let times = Some((series.min_ns, series.max_ns));
+                        visit(&series.meta, Seen { bounds: &series.bounds, times }, &[])?;
                     }
                 }
                 found = summaries;
@@ -134,7 +136,7 @@ impl MetricStore {
             for part in in_parts(&found, rows) {
                 let metas = part.iter().map(|number| &table.series[*number as usize].meta);
                 for (meta, points) in segment.read(part, read.wanted(metas, matchers))? {
-                    visit(&meta, &[], &points)?;
+                    visit(&meta, Seen::default(), &points)?;
                 }
             }
         }
@@ -142,13 +144,13 @@ impl MetricStore {
             for number in table.index.find(matchers) {
                 let series = &table.series[number as usize];
                 if series.points.iter().any(within) {
-                    visit(&series.meta, &[], &series.points)?;
+                    visit(&series.meta, Seen::default(), &series.points)?;
                 }
             }
         }
         for series in self.hot_series(matchers) {
             if series.points.iter().any(within) {
-                visit(&series.meta, &[], &series.points)?;
+                visit(&series.meta, Seen::default(), &series.points)?;
             }
         }
         Ok(())
@@ -178,7 +180,7 @@ impl MetricStore {
     ///
     /// # Errors
     /// Of reading, or those of `visit`.
-    fn visit_metas(
+    pub(super) fn visit_metas(
         &self,
         start_ns: u64,
         end_ns: u64,
@@ -201,72 +203,6 @@ impl MetricStore {
             }
         }
         Ok(())
-    }
-
-    /// One series per resource, present while the resource sends metrics.
-    fn target_info(
-        &self,
-        matchers: &Matchers<'_>,
-        start_ms: i64,
-        end_ms: i64,
-        out: &mut Gathering<'_>,
-    ) -> io::Result<()> {
-        let asked =
-            matchers.iter().filter(|m| m.name() == "__name__").all(|m| m.matches(TARGET_INFO));
-        if !asked {
-            return Ok(());
-        }
-        let (start_ns, end_ns) = range_ns(start_ms, end_ms);
-        let mut resources: FxHashMap<u128, Presence> = FxHashMap::default();
-        let mut visited = 0u32;
-        self.visit_metas(start_ns, end_ns, &mut |meta, min_ns, max_ns| {
-            visited += 1;
-            if visited.is_multiple_of(4096) {
-                out.meter.check()?;
-            }
-            let resource = &meta.metric.resource;
-            let entry =
-                resources.entry(resource.id).or_insert_with(|| (resource.clone(), Vec::new()));
-            match entry.1.last_mut() {
-                Some(last) if min_ns <= last.1 + TARGET_INFO_STEP_NS && max_ns >= last.0 => {
-                    last.0 = last.0.min(min_ns);
-                    last.1 = last.1.max(max_ns);
-                }
-                _ => entry.1.push((min_ns, max_ns)),
-            }
-            Ok(())
-        })?;
-        for (resource, spans) in resources.into_values() {
-            let Some(labels) = self.naming.target_info(&resource) else { continue };
-            let labels = with_labels(&labels, TARGET_INFO, None);
-            if !passes(matchers, &labels) {
-                continue;
-            }
-            let mut samples: u64 = 0;
-            for (min_ns, max_ns) in &spans {
-                let (from_ns, until_ns) = (start_ns.max(*min_ns), end_ns.min(*max_ns));
-                samples += until_ns.saturating_sub(from_ns) / TARGET_INFO_STEP_NS + 2;
-            }
-            out.fresh += samples;
-            out.metered()?;
-            let series = out.slot(labels);
-            for (min_ns, max_ns) in spans {
-                // Steps count from where the resource began to send.
-                let before = start_ns.saturating_sub(min_ns) / TARGET_INFO_STEP_NS;
-                let mut time_ns = (min_ns + before * TARGET_INFO_STEP_NS).min(max_ns);
-                while time_ns <= end_ns {
-                    let time_ms = (time_ns / 1_000_000) as i64;
-                    if time_ms >= start_ms && time_ms <= end_ms {
-                        series.floats.push((time_ms, 1.0));
-                    }
-                    if time_ns >= max_ns {
-                        break;
-                    }
-                    time_ns = time_ns.saturating_add(TARGET_INFO_STEP_NS).min(max_ns);
-                }
-            }
-        }
-        out.metered()
     }
 
     /// All label names in the range, sorted.
@@ -395,7 +331,9 @@ impl MetricStore {
     ) -> io::Result<Vec<PromExemplars>> {
         let (start_ns, end_ns) = range_ns(start_ms, end_ms);
         let mut found: BTreeMap<Vec<Label>, Vec<MetricExemplar>> = BTreeMap::new();
-        let mut visit = |meta: &Arc<SeriesMeta>, _: &[f64], points: &[StoredPoint]| {
+        let free = replicas::without_instance(matchers);
+        let mut visit = |meta: &Arc<SeriesMeta>, _: Seen<'_>, points: &[StoredPoint]| {
+            let matchers = if meta.nameless { &free[..] } else { matchers };
             let exemplars: usize = points.iter().map(|point| point.exemplars.len()).sum();
             meter.check()?;
             meter.samples(EXEMPLAR_SAMPLES * exemplars as u64)?;
@@ -436,7 +374,7 @@ impl MetricStore {
         let mut found: BTreeMap<Vec<Label>, Vec<MetricExemplar>> = BTreeMap::new();
         let to_ms = |ns: u64| i64::try_from(ns / 1_000_000).unwrap_or(i64::MAX);
         let (start_ms, end_ms) = (to_ms(start_ns), to_ms(end_ns));
-        let mut visit = |meta: &Arc<SeriesMeta>, _: &[f64], points: &[StoredPoint]| {
+        let mut visit = |meta: &Arc<SeriesMeta>, _: Seen<'_>, points: &[StoredPoint]| {
             for point in points {
                 for exemplar in point.exemplars.iter().filter(|e| e.trace_id == trace_id) {
                     let of_series =
@@ -478,7 +416,22 @@ fn in_parts(found: &[u32], rows: impl Fn(&u32) -> usize) -> Vec<&[u32]> {
     parts
 }
 
-fn range_ns(start_ms: i64, end_ms: i64) -> (u64, u64) {
+/// What a visit may know of a series besides its points.
+#[derive(Clone, Copy, Default)]
+struct Seen<'a> {
+    /// Of its histograms, where no points are read.
+    bounds: &'a [f64],
+    /// First and last point, Unix ns, where no points are read.
+    times: Option<(u64, u64)>,
+}
+
+/// First and last time of points, Unix ns.
+fn bounds_of(points: &[StoredPoint]) -> (u64, u64) {
+    let times = || points.iter().map(|point| point.time_ns);
+    (times().min().unwrap_or(0), times().max().unwrap_or(0))
+}
+
+pub(super) fn range_ns(start_ms: i64, end_ms: i64) -> (u64, u64) {
     let start_ns = start_ms.max(0).saturating_mul(1_000_000) as u64;
     // The last nanosecond that floors to `end_ms`.
     let end_ns = end_ms.max(0).saturating_mul(1_000_000).saturating_add(999_999) as u64;

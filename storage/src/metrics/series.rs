@@ -2,6 +2,7 @@
 
 use super::batch::{MetricDesc, MetricKind};
 use super::naming::Naming;
+use super::replicas::INSTANCE;
 use std::sync::Arc;
 
 /// A label pair.
@@ -18,6 +19,8 @@ pub struct SeriesMeta {
     pub family: Arc<str>,
     /// Labels without `__name__`, sorted.
     pub labels: Vec<Label>,
+    /// Sent by OTLP from a resource that names no instance: has no `instance` label of its own.
+    pub nameless: bool,
 }
 
 impl SeriesMeta {
@@ -27,7 +30,9 @@ impl SeriesMeta {
             _ => naming.metric_name(&metric).unwrap_or_default().into(),
         };
         let labels = naming.labels(&metric, attributes);
-        Self { id, attributes: attributes.into(), family, labels, metric }
+        let nameless = metric.kind != MetricKind::Prometheus
+            && !labels.iter().any(|(name, _)| **name == *INSTANCE);
+        Self { id, attributes: attributes.into(), family, labels, nameless, metric }
     }
 
     /// The names under which parts of this series show, with the part.

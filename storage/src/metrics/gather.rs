@@ -1,0 +1,165 @@
+//! What a select has found: samples by Prometheus label set, replicas told apart at the end.
+
+use super::replicas::{INSTANCE, Origin, instance_passes, instances};
+use super::select::{Matchers, PromSeries};
+use super::series::Label;
+use crate::meter::Meter;
+use rustc_hash::FxHashMap;
+use std::io;
+
+/// Collects points by Prometheus label set.
+pub(super) struct Gathering<'a> {
+    /// The first series of a label set; others of replicas are chained to it.
+    by_labels: FxHashMap<Vec<Label>, usize>,
+    pub(super) series: Vec<PromSeries>,
+    /// By series: who sent it, when it has no `instance`, and the next one of the same labels.
+    origins: Vec<(Option<Origin>, Option<usize>)>,
+    /// Who sent what comes next.
+    origin: Option<Origin>,
+    /// Some label set has more than one series.
+    replicas: bool,
+    /// Pushed since the meter was last told, in samples.
+    pub(super) fresh: u64,
+    metered_series: usize,
+    pub(super) meter: &'a dyn Meter,
+}
+
+impl<'a> Gathering<'a> {
+    pub(super) fn new(meter: &'a dyn Meter) -> Self {
+        Self {
+            by_labels: FxHashMap::default(),
+            series: Vec::new(),
+            origins: Vec::new(),
+            origin: None,
+            replicas: false,
+            fresh: 0,
+            metered_series: 0,
+            meter,
+        }
+    }
+
+    /// Tells the meter what came since the last call.
+    pub(super) fn metered(&mut self) -> io::Result<()> {
+        self.meter.check()?;
+        self.meter.series((self.series.len() - self.metered_series) as u64)?;
+        self.metered_series = self.series.len();
+        self.meter.samples(std::mem::take(&mut self.fresh))
+    }
+
+    /// Says of whom the series that come next are.
+    ///
+    /// * `origin`: `None` when they have an `instance`.
+    pub(super) fn coming_from(&mut self, origin: Option<Origin>) {
+        self.origin = origin;
+    }
+
+    pub(super) fn slot(&mut self, labels: Vec<Label>) -> &mut PromSeries {
+        let at = self.place(labels);
+        &mut self.series[at]
+    }
+
+    /// Where the series of these labels and the present origin is.
+    pub(super) fn place(&mut self, labels: Vec<Label>) -> usize {
+        let new = self.series.len();
+        let mut at = match self.by_labels.get(&labels) {
+            Some(&at) => Some(at),
+            None => {
+                self.by_labels.insert(labels.clone(), new);
+                None
+            }
+        };
+        while let Some(known) = at {
+            let (origin, next) = &mut self.origins[known];
+            match (origin, &self.origin) {
+                (Some(origin), Some(now)) if origin.resource.id != now.resource.id => {
+                    at = *next;
+                    if at.is_none() {
+                        *next = Some(new);
+                        self.replicas = true;
+                    }
+                }
+                (Some(origin), Some(now)) => {
+                    origin.saw(now.first_ns, now.last_ns);
+                    return known;
+                }
+                _ => return known,
+            }
+        }
+        self.series.push(PromSeries { labels, ..PromSeries::default() });
+        self.origins.push((self.origin.clone(), None));
+        new
+    }
+
+    /// The series, replicas told apart, without regard to samples.
+    pub(super) fn labels(mut self, matchers: &Matchers<'_>) -> Vec<PromSeries> {
+        self.tell_apart(matchers);
+        self.series
+    }
+
+    /// Sorts by time; of samples at one time the last that came counts.
+    pub(super) fn finish(mut self, matchers: &Matchers<'_>) -> Vec<PromSeries> {
+        self.tell_apart(matchers);
+        for series in &mut self.series {
+            tidy(&mut series.floats);
+            tidy(&mut series.histograms);
+            tidy(&mut series.starts);
+        }
+        self.series.retain(|s| !s.floats.is_empty() || !s.histograms.is_empty());
+        self.series
+    }
+
+    /// Gives replicas that sent at the same time their `instance`, joins those that did not, and lets the matchers on
+    /// `instance` decide.
+    fn tell_apart(&mut self, matchers: &Matchers<'_>) {
+        let asked = matchers.iter().any(|m| m.name() == INSTANCE);
+        if !self.replicas && !asked {
+            return;
+        }
+        let mut gone = vec![false; self.series.len()];
+        for head in self.by_labels.values() {
+            let mut replicas: Vec<usize> = Vec::new();
+            let mut at = Some(*head);
+            while let Some(known) = at {
+                replicas.push(known);
+                at = self.origins[known].1;
+            }
+            let origins: Vec<&Origin> =
+                replicas.iter().filter_map(|at| self.origins[*at].0.as_ref()).collect();
+            if origins.is_empty() {
+                continue;
+            }
+            if let Some(names) = instances(&origins) {
+                for (at, name) in replicas.iter().zip(names) {
+                    gone[*at] = !instance_passes(matchers, &name);
+                    let labels = &mut self.series[*at].labels;
+                    let place = labels.partition_point(|(label, _)| **label < *INSTANCE);
+                    labels.insert(place, (INSTANCE.into(), name.into()));
+                }
+                continue;
+            }
+            gone[*head] = !instance_passes(matchers, "");
+            for at in &replicas[1..] {
+                let other = std::mem::take(&mut self.series[*at]);
+                gone[*at] = true;
+                let whole = &mut self.series[*head];
+                whole.floats.extend(other.floats);
+                whole.histograms.extend(other.histograms);
+                whole.starts.extend(other.starts);
+            }
+        }
+        let mut at = 0;
+        self.series.retain(|_| {
+            at += 1;
+            !gone[at - 1]
+        });
+    }
+}
+
+fn tidy<T>(samples: &mut Vec<(i64, T)>) {
+    if !samples.is_sorted_by(|a, b| a.0 < b.0) {
+        samples.sort_by_key(|(time_ms, _)| *time_ms);
+        samples.reverse();
+        samples.dedup_by_key(|(time_ms, _)| *time_ms);
+        samples.reverse();
+    }
+}

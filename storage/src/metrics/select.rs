@@ -1,7 +1,7 @@
 //! Points as Prometheus sees them: selectors, derived series, metadata, exemplars.
 
 use super::batch::{FamilyMetadata, MetricDesc, MetricExemplar, MetricKind};
-use super::derive::{derive, derive_labels, exemplar_labels, passes, with_labels};
+use super::derive::{derive, derive_labels, exemplar_labels, passes};
 use super::gather::Gathering;
 use super::native::NativeHistogram;
 use super::points::Wanted;
@@ -11,7 +11,6 @@ use super::store::{HotSeries, MetricStore, StoredPoint};
 use super::target_info::TARGET_INFO;
 use super::tried::Tried;
 use crate::meter::{Meter, Unmetered};
-use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;

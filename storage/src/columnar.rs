@@ -485,7 +485,10 @@ impl ParquetFile {
 
     /// Streams the named columns (those the file has) of all or the selected rows.
     ///
-    /// * `rows`: row ranges in ascending order; `None` is all.
+    /// * `rows`: row ranges in ascending order, none into another; `None` is all.
+    ///
+    /// # Errors
+    /// `InvalidData` for ranges that are not so or leave the file, as a damaged index would give them.
     pub fn read(
         &self,
         columns: &[&str],
@@ -509,6 +512,7 @@ impl ParquetFile {
         let mask = ProjectionMask::roots(builder.parquet_schema(), indices);
         builder = builder.with_projection(mask).with_batch_size(batch_rows);
         if let Some(ranges) = rows {
+            self.check_ranges(ranges)?;
             let selection =
                 RowSelection::from_consecutive_ranges(ranges.iter().cloned(), self.rows());
             // Leaving out whole row groups spares their dictionary pages.
@@ -542,6 +546,21 @@ impl ParquetFile {
             }
         }
         builder.build().map_err(parquet_error)
+    }
+
+    fn check_ranges(&self, ranges: &[std::ops::Range<usize>]) -> io::Result<()> {
+        let mut end = 0;
+        for range in ranges {
+            if range.start < end || range.end < range.start || range.end > self.rows() {
+                let path = self.path.display();
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("rows {range:?} can't be read from {path}, which has {}", self.rows()),
+                ));
+            }
+            end = range.end;
+        }
+        Ok(())
     }
 }
 

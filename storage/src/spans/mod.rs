@@ -4,6 +4,7 @@
 
 mod batch;
 mod edges;
+mod filter;
 mod index;
 mod names;
 pub mod records;

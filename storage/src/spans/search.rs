@@ -216,15 +216,10 @@ impl SpanSnapshot {
             }
         }
         for segment in &self.segments {
-            let mut rows: Vec<Range<usize>> = Vec::new();
-            for id in trace_ids {
-                rows.extend(segment.rows_of(id)?);
-            }
+            let rows = segment.rows_of(trace_ids)?;
             if rows.is_empty() {
                 continue;
             }
-            rows.sort_by_key(|range| range.start);
-            rows.dedup();
             for brief in briefs(segment, &rows)? {
                 if let Some(sum) = sums.get_mut(&brief.trace_id) {
                     sum.add(brief);

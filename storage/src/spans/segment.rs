@@ -4,9 +4,11 @@
 //! small, and makes a trace one run of rows, so that reading it touches a page or two per column.
 
 use super::batch::{SpanBatch, SpanFields};
+use super::filter::Room;
+use super::index::{self, TraceIndex};
 use super::names::{NAMES_TEXT, Names};
+use super::records;
 use super::row::Span;
-use super::{index, records};
 use crate::columnar::{self, AttributeColumns, AttributeReader, KeyTypes, ParquetFile};
 use crate::resource::{Interner, Resource, Scope};
 use crate::segment::{SegmentDir, SegmentMeta, partition_of};
@@ -17,6 +19,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{Field, Int32Type, Int64Type, Schema, TimestampNanosecondType, UInt32Type};
 use parquet::basic::Encoding;
+use parking_lot::RwLock;
 use parquet::schema::types::ColumnPath;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
@@ -193,8 +196,9 @@ fn write_partition(
         properties.build(),
     )?;
     let mut file = dir.create(Signal::Spans, partition_ns, id, INDEX)?;
-    let ids: Vec<[u8; 16]> = rows.iter().map(|place| fields(*place).trace_id).collect();
-    index::write(&mut file, &ids)?;
+    let mut entries = Vec::new();
+    index::entries_of(0, rows.iter().map(|place| fields(*place).trace_id), &mut entries);
+    index::write(&mut file, entries, rows.len() as u32)?;
     let index = file.commit()?;
     let starts = || rows.iter().map(|place| fields(*place).start_ns);
     Ok(SegmentMeta {
@@ -249,12 +253,16 @@ impl Texts {
 pub struct SpanSegment {
     pub meta: SegmentMeta,
     pub file: ParquetFile,
-    index: std::path::PathBuf,
+    /// Replaced when it turns out to be damaged.
+    index: RwLock<Arc<TraceIndex>>,
 }
 
 impl SpanSegment {
-    /// Opens a segment; fails when a file is missing, damaged at its footer, or holds another number of rows.
-    pub fn open(dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Self> {
+    /// Opens a segment; fails when the Parquet file is missing, damaged at its footer, or holds another number of
+    /// rows. A missing or damaged trace index is made anew, in memory.
+    ///
+    /// * `room`: for what trace indexes keep in memory.
+    pub fn open(dir: &SegmentDir, meta: &SegmentMeta, room: &Arc<Room>) -> io::Result<Self> {
         let file = ParquetFile::open(&dir.file_path(meta, "parquet"))?;
         if file.rows() as u64 != meta.rows {
             return Err(io::Error::new(
@@ -262,16 +270,30 @@ impl SpanSegment {
                 format!("{} rows, the manifest says {}", file.rows(), meta.rows),
             ));
         }
-        let index = dir.file_path(meta, INDEX);
-        if !index.is_file() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "trace index is missing"));
-        }
-        Ok(Self { meta: meta.clone(), file, index })
+        let path = dir.file_path(meta, INDEX);
+        let index = match TraceIndex::open(&path, meta.rows, room) {
+            Ok(index) => index,
+            Err(error) if is_damage(&error) => {
+                tracing::error!(file = %path.display(), %error, "trace index made anew from the rows");
+                index_of(&file)?
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { meta: meta.clone(), file, index: RwLock::new(Arc::new(index)) })
     }
 
-    /// Row ranges that may hold the trace.
-    pub fn rows_of(&self, trace_id: &[u8; 16]) -> io::Result<Vec<Range<usize>>> {
-        index::lookup(&self.index, trace_id)
+    /// Row ranges that may hold one of the traces, ascending and apart from each other.
+    pub fn rows_of(&self, trace_ids: &[[u8; 16]]) -> io::Result<Vec<Range<usize>>> {
+        let index = self.index.read().clone();
+        match index.lookup(trace_ids) {
+            Err(error) if is_damage(&error) => {
+                tracing::error!(segment = self.meta.id, %error, "trace index made anew from the rows");
+                let index = Arc::new(index_of(&self.file)?);
+                *self.index.write() = index.clone();
+                index.lookup(trace_ids)
+            }
+            outcome => outcome,
+        }
     }
 
     /// Full rows; `rows` as for [`ParquetFile::read`].
@@ -296,6 +318,29 @@ impl SpanSegment {
         }
         Ok(spans)
     }
+}
+
+/// Whether an error says that the file is not what was written, rather than that it can't be read now.
+fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
+}
+
+/// A trace index from the rows themselves.
+fn index_of(file: &ParquetFile) -> io::Result<TraceIndex> {
+    let mut entries = Vec::new();
+    let mut row = 0;
+    for batch in file.read(&["trace_id"], None)? {
+        let batch = batch.map_err(columnar::arrow_error)?;
+        let ids = batch.column_by_name("trace_id").and_then(|c| c.as_fixed_size_binary_opt());
+        let ids = ids.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "column trace_id is missing")
+        })?;
+        let ids = (0..ids.len()).map(|i| ids.value(i).try_into().unwrap_or_default());
+        index::entries_of(row, ids, &mut entries);
+        row += batch.num_rows() as u32;
+    }
+    Ok(TraceIndex::in_memory(entries, row))
 }
 
 /// Resources and scopes by their text, so that each is parsed once per read.

@@ -1,6 +1,7 @@
 //! The span store: hot batches and open segments, and the snapshot that queries read.
 
 use super::batch::SpanBatch;
+use super::filter::Room;
 use super::names::{NAMES_TEXT, Names};
 use super::row::Span;
 use super::segment::{self, SpanSegment};
@@ -16,6 +17,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Small requests share one hot batch up to this many rows.
 const BATCH_ROWS: usize = 4096;
 
+/// Memory for the filters of trace indexes: enough for 13 million traces. Beyond it a look-up reads a page of each
+/// further segment.
+const FILTER_BYTES_MAX: usize = 16 << 20;
+
 /// Sealed and recent spans.
 #[derive(Debug)]
 pub struct SpanStore {
@@ -25,6 +30,7 @@ pub struct SpanStore {
     /// Attribute keys ever seen by this process, for SQL columns.
     keys: RwLock<KeyTypes>,
     names: RwLock<Names>,
+    filter_room: Arc<Room>,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +49,7 @@ impl SpanStore {
             hot_bytes: AtomicUsize::new(0),
             keys: RwLock::default(),
             names: RwLock::default(),
+            filter_room: Arc::new(Room::new(FILTER_BYTES_MAX)),
         }
     }
 
@@ -115,7 +122,7 @@ impl SpanStore {
 
     /// Opens a segment and learns its keys and names, which this process may not have seen come in.
     fn open_one(&self, dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Arc<SpanSegment>> {
-        let segment = SpanSegment::open(dir, meta)?;
+        let segment = SpanSegment::open(dir, meta, &self.filter_room)?;
         self.keys.write().merge(&segment.file.key_types());
         if let Some(text) = segment.file.text(NAMES_TEXT) {
             self.names.write().merge(&Names::from_text(text));
@@ -214,12 +221,12 @@ impl SpanSnapshot {
     pub fn trace(&self, trace_id: &[u8; 16]) -> io::Result<Vec<Span>> {
         let mut spans = Vec::new();
         for segment in &self.segments {
-            let rows = segment.rows_of(trace_id)?;
+            let rows = segment.rows_of(&[*trace_id])?;
             if !rows.is_empty() {
                 spans.extend(segment.spans(Some(&rows), &self.interner)?);
             }
         }
-        // Index keys are half an ID.
+        // The index goes by a hash.
         spans.retain(|span| span.fields.trace_id == *trace_id);
         for batch in &self.hot {
             for (row, fields) in batch.rows.iter().enumerate() {

@@ -8,6 +8,7 @@ use crate::disk::{self, Disk, DiskFile};
 use crate::signal::Signal;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,6 +62,9 @@ pub struct SegmentDir {
     next_id: Arc<AtomicU64>,
     /// Files that stand since this handle was made.
     made: Arc<Mutex<Vec<PathBuf>>>,
+    /// Folders whose names are known to be durable. One that is there need not be: its sync may have failed, or the
+    /// process may have been killed before it.
+    durable: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 impl SegmentDir {
@@ -73,7 +77,13 @@ impl SegmentDir {
     /// Like [`new`](Self::new), on a disk of one's choice.
     pub fn on(disk: Arc<dyn Disk>, root: PathBuf, next_id: u64) -> io::Result<Self> {
         disk::make_dir(&*disk, &root)?;
-        Ok(Self { root, disk, next_id: Arc::new(AtomicU64::new(next_id)), made: Arc::default() })
+        Ok(Self {
+            root,
+            disk,
+            next_id: Arc::new(AtomicU64::new(next_id)),
+            made: Arc::default(),
+            durable: Arc::default(),
+        })
     }
 
     /// The same folder for one piece of work, whose files [`discard`](Self::discard) can take back.
@@ -83,6 +93,7 @@ impl SegmentDir {
             disk: self.disk.clone(),
             next_id: self.next_id.clone(),
             made: Arc::default(),
+            durable: self.durable.clone(),
         }
     }
 
@@ -116,6 +127,21 @@ impl SegmentDir {
         self.path(meta.signal, meta.partition_ns, meta.id, extension)
     }
 
+    /// Makes a folder, or makes sure that one that is there stays after a power cut.
+    fn make_folder(&self, folder: &Path) -> io::Result<()> {
+        let mut durable = self.durable.lock();
+        if folder.is_dir() && durable.contains(folder) {
+            return Ok(());
+        }
+        durable.remove(folder);
+        self.disk.create_dir(folder)?;
+        if let Some(parent) = folder.parent() {
+            self.disk.sync_dir(parent)?;
+        }
+        durable.insert(folder.to_owned());
+        Ok(())
+    }
+
     /// Starts a segment file; nothing is visible under its name before [`DurableFile::commit`].
     pub fn create(
         &self,
@@ -130,7 +156,7 @@ impl SegmentDir {
         let mut tries = 0;
         loop {
             for folder in folders.into_iter().flatten() {
-                disk::make_dir(&*self.disk, folder)?;
+                self.make_folder(folder)?;
             }
             match DurableFile::create(self.disk.clone(), path.clone(), extension, made.clone()) {
                 // A folder that stood empty may have been removed just now.

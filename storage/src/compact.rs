@@ -18,7 +18,8 @@ const FAN_IN: usize = 4;
 /// A merge never makes a segment larger than this many rows.
 const ROWS_MAX: u64 = 4_000_000;
 
-/// Rows in memory take about this many times their bytes on disk while they are merged.
+/// Rows in memory take about this many times their bytes on disk while they are merged; spans are merged a row group
+/// at a time and are not bound by it.
 const MEMORY_FACTOR: u64 = 16;
 
 /// A partition this long past its end gets few new rows: its leftovers are merged too.
@@ -85,7 +86,8 @@ impl Inner {
             let _changing = self.changing.lock();
             // Before 1970 nothing has settled.
             let now_ns = if calm { now_ns() } else { 0 };
-            pick(&self.manifest.lock().segments, now_ns, self.merge_limits())
+            let picked = pick(&self.manifest.lock().segments, now_ns, self.merge_limits());
+            picked.or_else(|| self.stores.signals().iter().find_map(|s| s.outgrown(now_ns)))
         };
         let Some(group) = group else { return Ok(false) };
         let started = Instant::now();
@@ -175,7 +177,9 @@ fn pick(segments: &[SegmentMeta], now_ns: u64, limits: Limits) -> Option<Vec<Seg
     for meta in segments {
         groups.entry((meta.signal, meta.partition_ns)).or_default().push(meta);
     }
-    for ((_, partition_ns), mut group) in groups {
+    for ((signal, partition_ns), mut group) in groups {
+        // Spans are merged a row group at a time, whatever their size.
+        let bytes_max = if signal == Signal::Spans { u64::MAX } else { limits.bytes };
         group.sort_by_key(|meta| (meta.level, meta.rows));
         let settled = partition_ns.saturating_add(PARTITION_NS + SETTLED_NS) < now_ns;
         let mut start = 0;
@@ -184,7 +188,7 @@ fn pick(segments: &[SegmentMeta], now_ns: u64, limits: Limits) -> Option<Vec<Seg
             let mut picked: Vec<SegmentMeta> = Vec::new();
             let (mut rows, mut bytes) = (0, 0);
             for meta in &group[start..] {
-                let fits = rows + meta.rows <= limits.rows && bytes + meta.bytes() <= limits.bytes;
+                let fits = rows + meta.rows <= limits.rows && bytes + meta.bytes() <= bytes_max;
                 if (meta.level == level || settled) && fits {
                     rows += meta.rows;
                     bytes += meta.bytes();
@@ -242,6 +246,7 @@ mod tests {
         assert_eq!(pick(&big, now, LIMITS), None);
         let mut heavy: Vec<_> = (0..4).map(|id| meta(id, 1, 10)).collect();
         for meta in &mut heavy {
+            meta.signal = Signal::Logs;
             let file = crate::segment::SegmentFile {
                 extension: "parquet".into(),
                 bytes: 500 << 10,
@@ -250,5 +255,7 @@ mod tests {
             meta.files.push(file);
         }
         assert_eq!(pick(&heavy, now, LIMITS).unwrap().len(), 2);
+        heavy.iter_mut().for_each(|meta| meta.signal = Signal::Spans);
+        assert_eq!(pick(&heavy, now, LIMITS).unwrap().len(), 4, "spans are merged piece by piece");
     }
 }

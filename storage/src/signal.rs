@@ -144,6 +144,20 @@ pub trait SignalStore: Send + Sync + 'static {
 
     /// Merges segments of one partition into one (or few); inputs stay as they are.
     fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>>;
+
+    /// Segments of one partition that [`compact`](Self::compact) would make smaller at this time although there may
+    /// be only one of them: what is kept of old data may be coarser.
+    ///
+    /// * `now_ns`: Unix ns.
+    fn outgrown(&self, _now_ns: u64) -> Option<Vec<SegmentMeta>> {
+        None
+    }
+
+    /// Reads a segment whose files match their checksums from end to end, and tells where they disagree with each
+    /// other or with the manifest; one line each.
+    fn examine(&self, _dir: &SegmentDir, _meta: &SegmentMeta) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
 }
 
 /// The stores behind one write-ahead log.

@@ -7,6 +7,8 @@ mod edges;
 mod segment;
 pub mod sketch;
 mod store;
+#[cfg(test)]
+mod tests;
 mod totals;
 
 pub use edges::{EDGE_CLIENT, EDGE_SERVER};

@@ -1,7 +1,7 @@
 //! Cells on disk: `<id>.parquet`, one row a cell, sorted by service, operation, kind, status, time.
 
 use super::sketch::Sketch;
-use super::store::{Exemplar, RedCell, RedKey};
+use super::store::{Exemplar, RedCell, RedKey, SLOT_NS};
 use crate::columnar::{self, ParquetFile};
 use crate::segment::{PARTITION_NS, SegmentDir, SegmentMeta, partition_of};
 use crate::signal::Signal;
@@ -12,10 +12,10 @@ use arrow::array::{
 };
 use arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 const MINUTE_NS: u64 = 60_000_000_000;
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -113,26 +113,31 @@ fn exemplars_from(text: &str) -> Vec<Exemplar> {
         .collect()
 }
 
+/// Width of the slots that cells of a segment have at a time.
+///
+/// * `max_ns`: last moment that the segment covers; a partition's cells are widened together.
+pub fn width_at(max_ns: u64, now_ns: u64) -> u64 {
+    let age_ns = now_ns.saturating_sub(partition_of(max_ns) + PARTITION_NS);
+    if age_ns > HOURS_AFTER_NS {
+        HOUR_NS
+    } else if age_ns > MINUTES_AFTER_NS {
+        MINUTE_NS
+    } else {
+        SLOT_NS
+    }
+}
+
 /// Merges cells of one key and slot, in slots as wide as their age allows.
-pub fn roll_up(cells: Vec<RedCell>) -> Vec<RedCell> {
-    let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+pub fn roll_up(cells: Vec<RedCell>, now_ns: u64) -> Vec<RedCell> {
     let mut merged: BTreeMap<(Arc<RedKey>, u64, u64), RedCell> = BTreeMap::new();
     for mut cell in cells {
-        let age_ns = now_ns.saturating_sub(partition_of(cell.time_ns) + PARTITION_NS);
-        let width_ns = if age_ns > HOURS_AFTER_NS {
-            HOUR_NS
-        } else if age_ns > MINUTES_AFTER_NS {
-            MINUTE_NS
-        } else {
-            cell.width_ns
-        };
-        cell.width_ns = cell.width_ns.max(width_ns);
+        cell.width_ns = cell.width_ns.max(width_at(cell.time_ns, now_ns));
         cell.time_ns -= cell.time_ns % cell.width_ns;
         match merged.entry((cell.key.clone(), cell.width_ns, cell.time_ns)) {
-            std::collections::btree_map::Entry::Vacant(entry) => {
+            Entry::Vacant(entry) => {
                 entry.insert(cell);
             }
-            std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().merge(&cell),
+            Entry::Occupied(mut entry) => entry.get_mut().merge(&cell),
         }
     }
     merged.into_values().collect()
@@ -157,6 +162,12 @@ impl RedSegment {
     pub fn open(dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Self> {
         let file = ParquetFile::open(&dir.file_path(meta, "parquet"))?;
         Ok(Self { meta: meta.clone(), file, keys: OnceLock::new() })
+    }
+
+    /// Width of its narrowest slots, ns.
+    pub fn width_ns(&self) -> u64 {
+        let widths = self.file.groups().filter_map(|group| Some(group.bounds("width_ns")?.0));
+        widths.min().unwrap_or(HOUR_NS)
     }
 
     /// Its keys in the order of their rows, read at first use.

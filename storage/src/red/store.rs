@@ -5,12 +5,14 @@ use super::segment::{self, RedSegment};
 use super::sketch::Sketch;
 use super::totals::{RedTotal, Sums};
 use crate::meter::{Meter, Unmetered};
+use crate::retention::now_ns;
 use crate::segment::{SegmentDir, SegmentMeta};
 use crate::signal::{Signal, SignalStore};
 use crate::spans::SpanBatch;
 use parking_lot::RwLock;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::sync::Arc;
 
@@ -124,11 +126,11 @@ impl RedFilter {
     }
 }
 
-/// Hot cells by slot start and key.
-pub(super) type Cells = FxHashMap<(u64, Arc<RedKey>), RedCell>;
+/// Hot cells by slot start and number of the key.
+type Cells = FxHashMap<(u64, u32), RedCell>;
 
-/// Keys of one service by operation, kind and status.
-type KeysOfService = FxHashMap<(Arc<str>, i32, i32), Arc<RedKey>>;
+/// Numbers of the keys of one service by operation, kind and status.
+type KeysOfService = FxHashMap<(Arc<str>, i32, i32), u32>;
 
 /// RED figures of every service.
 #[derive(Debug, Default)]
@@ -142,46 +144,42 @@ struct Live {
     hot: Cells,
     frozen: Arc<Cells>,
     segments: Vec<Arc<RedSegment>>,
-    keys: BTreeMap<Arc<str>, KeysOfService>,
+    /// Keys of the hot cells, and their numbers by service.
+    keys: Vec<Arc<RedKey>>,
+    numbers: BTreeMap<Arc<str>, KeysOfService>,
     /// Survives a seal: the other end of a call may come after it.
     pairing: Pairing,
     hot_bytes: usize,
 }
 
 impl Live {
-    fn record(&mut self, key: Arc<RedKey>, exemplar: Exemplar) {
+    fn record(&mut self, key: u32, exemplar: Exemplar) {
         let slot = exemplar.time_ns - exemplar.time_ns % SLOT_NS;
-        let mut added = 0;
-        self.hot
-            .entry((slot, key.clone()))
-            .or_insert_with(|| {
-                let cell = RedCell::new(slot, SLOT_NS, key);
-                added = cell.heap_bytes();
-                cell
-            })
-            .record(exemplar);
-        self.hot_bytes += added;
+        let mut before = 0;
+        let cell = match self.hot.entry((slot, key)) {
+            Entry::Occupied(entry) => {
+                before = entry.get().heap_bytes();
+                entry.into_mut()
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(RedCell::new(slot, SLOT_NS, self.keys[key as usize].clone()))
+            }
+        };
+        cell.record(exemplar);
+        self.hot_bytes += cell.heap_bytes() - before;
     }
 
-    fn key(
-        &mut self,
-        service: &Arc<str>,
-        operation: &Arc<str>,
-        kind: i32,
-        status: i32,
-    ) -> Arc<RedKey> {
-        let of_service = self.keys.entry(service.clone()).or_default();
-        let full = of_service.len() >= OPERATIONS_MAX;
-        if let Some(key) = of_service.get(&(operation.clone(), kind, status)) {
-            return key.clone();
+    fn key(&mut self, service: &Arc<str>, operation: &Arc<str>, kind: i32, status: i32) -> u32 {
+        let of_service = self.numbers.entry(service.clone()).or_default();
+        if let Some(number) = of_service.get(&(operation.clone(), kind, status)) {
+            return *number;
         }
+        let full = of_service.len() >= OPERATIONS_MAX;
         let operation = if full { OTHER.into() } else { operation.clone() };
-        of_service
-            .entry((operation.clone(), kind, status))
-            .or_insert_with(|| {
-                Arc::new(RedKey { service: service.clone(), operation, kind, status })
-            })
-            .clone()
+        *of_service.entry((operation.clone(), kind, status)).or_insert_with(|| {
+            self.keys.push(Arc::new(RedKey { service: service.clone(), operation, kind, status }));
+            self.keys.len() as u32 - 1
+        })
     }
 }
 
@@ -198,17 +196,15 @@ impl RedStore {
     /// Counts every span of a batch. Called in log order from one thread, before any sampling.
     pub fn observe(&self, batch: &SpanBatch) {
         let mut live = self.live.write();
-        let mut keys: FxHashMap<(u32, u32, i32, i32), Arc<RedKey>> = FxHashMap::default();
+        let mut keys: FxHashMap<(u32, u32, i32, i32), u32> = FxHashMap::default();
         for (row, span) in batch.rows.iter().enumerate() {
             let code = batch.name.codes()[row];
-            let key = keys
-                .entry((span.resource, code, span.kind, span.status_code))
-                .or_insert_with(|| {
-                    let service = &batch.resources[span.resource as usize].service_name;
-                    let name = &batch.name.values()[code as usize];
-                    live.key(service, name, known_kind(span.kind), span.status_code)
-                })
-                .clone();
+            let group = (span.resource, code, span.kind, span.status_code);
+            let key = *keys.entry(group).or_insert_with(|| {
+                let service = &batch.resources[span.resource as usize].service_name;
+                let name = &batch.name.values()[code as usize];
+                live.key(service, name, known_kind(span.kind), span.status_code)
+            });
             live.record(
                 key,
                 Exemplar {
@@ -358,6 +354,7 @@ impl SignalStore for RedStore {
         if live.frozen.is_empty() {
             live.frozen = Arc::new(std::mem::take(&mut live.hot));
             live.keys.clear();
+            live.numbers.clear();
         }
     }
 
@@ -399,6 +396,28 @@ impl SignalStore for RedStore {
     }
 
     fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>> {
+        self.compact_as_of(dir, inputs, now_ns())
+    }
+
+    fn outgrown(&self, now_ns: u64) -> Option<Vec<SegmentMeta>> {
+        let live = self.live.read();
+        let due = live
+            .segments
+            .iter()
+            .find(|s| s.width_ns() < segment::width_at(s.meta.max_ns, now_ns))?;
+        let of_partition = |s: &&Arc<RedSegment>| s.meta.partition_ns == due.meta.partition_ns;
+        Some(live.segments.iter().filter(of_partition).map(|s| s.meta.clone()).collect())
+    }
+}
+
+impl RedStore {
+    /// Merges segments into slots as wide as their age at `now_ns` allows.
+    pub(super) fn compact_as_of(
+        &self,
+        dir: &SegmentDir,
+        inputs: &[SegmentMeta],
+        now_ns: u64,
+    ) -> io::Result<Vec<SegmentMeta>> {
         let segments: Vec<Arc<RedSegment>> = self
             .live
             .read()
@@ -412,6 +431,6 @@ impl SignalStore for RedStore {
             segment.read(|_| true, &mut cells)?;
         }
         let level = inputs.iter().map(|meta| meta.level).max().unwrap_or(0) + 1;
-        segment::write(dir, segment::roll_up(cells), level)
+        segment::write(dir, segment::roll_up(cells, now_ns), level)
     }
 }

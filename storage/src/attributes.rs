@@ -76,6 +76,24 @@ pub fn iter(list: &[u8]) -> impl Iterator<Item = (&str, Value<'_>)> {
     })
 }
 
+/// Like [`iter`], with keys as bytes that are not looked at yet.
+pub fn raw_iter(list: &[u8]) -> impl Iterator<Item = (&[u8], Value<'_>)> {
+    Fields::new(list).map_while(Result::ok).filter_map(|(number, field)| match (number, field) {
+        (1, Field::Bytes(pair)) => {
+            let (mut key, mut value) = (b"".as_slice(), Value::Empty);
+            for field in Fields::new(pair).map_while(Result::ok) {
+                match field {
+                    (1, Field::Bytes(b)) => key = b,
+                    (2, Field::Bytes(b)) => value = any_value(b),
+                    _ => {}
+                }
+            }
+            Some((key, value))
+        }
+        _ => None,
+    })
+}
+
 /// Reads one `KeyValue` message.
 pub fn key_value(pair: &[u8]) -> (&str, Value<'_>) {
     let (mut key, mut value) = ("", Value::Empty);

@@ -131,8 +131,13 @@ fn check_segments(
     for store in stores.signals() {
         let metas: Vec<SegmentMeta> =
             sound.iter().filter(|meta| meta.signal == store.signal()).cloned().collect();
-        for (meta, error) in store.open(&dir, &metas) {
-            report.fault(dir.file_path(&meta, "parquet"), error.to_string());
+        let failed = store.open(&dir, &metas);
+        for (meta, error) in &failed {
+            report.fault(dir.file_path(meta, "parquet"), error.to_string());
+        }
+        for meta in metas.iter().filter(|meta| !failed.iter().any(|(bad, _)| bad.id == meta.id)) {
+            let lines = store.examine(&dir, meta).unwrap_or_else(|error| vec![error.to_string()]);
+            lines.into_iter().for_each(|what| report.fault(dir.file_path(meta, "parquet"), what));
         }
     }
     // What only the generation before names is its fall-back: it must be whole too, as far as it still stands.

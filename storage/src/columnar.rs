@@ -7,36 +7,42 @@
 use crate::attributes::{self, Value};
 use crate::resource::{Interner, Resource, Scope};
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, BooleanBuilder, DictionaryArray, Float64Array,
-    Float64Builder, Int32Array, Int64Array, Int64Builder, RecordBatch, StringArray, StringBuilder,
+    Array, ArrayBuilder as _, ArrayRef, AsArray, BooleanArray, BooleanBuilder, DictionaryArray,
+    Float64Array, Float64Builder, Int32Array, Int64Array, Int64Builder, RecordBatch, StringArray,
+    StringBuilder,
 };
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
-    ParquetRecordBatchReaderBuilder, RowSelection,
+    ArrowPredicate, ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions,
+    ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowFilter, RowSelection,
 };
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::column::writer::ColumnCloseResult;
 use parquet::file::metadata::{KeyValue, PageIndexPolicy, RowGroupMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::file::statistics::Statistics;
+use parquet::file::writer::SerializedRowGroupWriter;
 use parquet::schema::types::ColumnPath;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::segment::DurableFile;
+use crate::shapes::{self, Shape, Shapes};
 
 /// Prefix of the typed attribute columns.
 pub const ATTRIBUTE_PREFIX: &str = "attributes.";
 
 /// At most so many keys become columns.
-const COLUMNS_MAX: usize = 64;
+pub(crate) const COLUMNS_MAX: usize = 64;
 
 /// A key becomes a column when at least one row in this many has it.
 const RARITY: usize = 100;
@@ -44,8 +50,11 @@ const RARITY: usize = 100;
 /// Rows a page holds at most: what a point read decodes per column.
 const PAGE_ROWS: usize = 4096;
 
+/// Rows of a batch as it is read.
+const BATCH_ROWS: usize = 8192;
+
 /// Rows a row group holds at most.
-const GROUP_ROWS: usize = 128 * 1024;
+pub(crate) const GROUP_ROWS: usize = 128 * 1024;
 
 /// OTLP type of a typed attribute column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -172,6 +181,27 @@ impl ColumnBuilder {
         }
     }
 
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(b) => b.len(),
+            Self::Int(b) => b.len(),
+            Self::Double(b) => b.len(),
+            Self::Bool(b) => b.len(),
+        }
+    }
+
+    /// Appends nulls up to `rows` rows: columns that a row does not have are not touched until they are needed.
+    fn fill(&mut self, rows: usize) {
+        let nulls = rows - self.len();
+        match self {
+            _ if nulls == 0 => {}
+            Self::Text(b) => b.append_nulls(nulls),
+            Self::Int(b) => b.append_nulls(nulls),
+            Self::Double(b) => b.append_nulls(nulls),
+            Self::Bool(b) => b.append_nulls(nulls),
+        }
+    }
+
     fn finish(&mut self) -> ArrayRef {
         match self {
             Self::Text(b) => Arc::new(b.finish()),
@@ -182,37 +212,68 @@ impl ColumnBuilder {
     }
 }
 
+/// Where an attribute of a row goes.
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    Column(usize),
+    Rest,
+    /// A later one of the row has the same key.
+    Dropped,
+}
+
 /// Splits the attributes of rows into typed columns and a rest.
 pub struct AttributeColumns {
     keys: Vec<(Arc<str>, ScalarType)>,
     lookup: FxHashMap<Arc<str>, usize>,
+    shapes: Shapes,
+    /// By shape.
+    targets: Vec<Vec<Target>>,
     builders: Vec<ColumnBuilder>,
     rest: StringBuilder,
+    rows: usize,
+    seen: KeyTypes,
 }
 
 impl AttributeColumns {
-    /// Chooses the columns by looking at every row once.
+    /// Chooses the columns by looking at every row once, in any order.
     pub fn choose<'a>(rows: usize, lists: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut shapes = Shapes::default();
+        let mut rows_of_shape: Vec<usize> = Vec::new();
         // Per key: rows that have it, and its type while there is only one.
-        let mut seen: FxHashMap<&str, (usize, Option<ScalarType>)> = FxHashMap::default();
-        for list in lists {
-            for (key, value) in attributes::iter(list) {
-                let scalar = ScalarType::of(value);
-                let entry = seen.entry(key).or_insert((0, scalar));
-                entry.0 += 1;
-                if entry.1 != scalar {
+        let mut seen: FxHashMap<Arc<str>, (usize, Option<ScalarType>)> = FxHashMap::default();
+        let mut count = |shape: &Shape, rows: usize| {
+            for (key, scalar) in &shape.keys {
+                let entry = seen.entry(key.clone()).or_insert((0, *scalar));
+                entry.0 += rows;
+                if entry.1 != *scalar {
                     entry.1 = None;
                 }
             }
+        };
+        for list in lists {
+            let pairs = shapes::pairs(list);
+            match shapes.number(&pairs) {
+                Some(number) => {
+                    rows_of_shape.resize(shapes.len(), 0);
+                    rows_of_shape[number] += 1;
+                }
+                None => count(&Shape::of(&pairs), 1),
+            }
         }
-        let mut chosen: Vec<(&str, usize, ScalarType)> = seen
+        for (number, rows) in rows_of_shape.into_iter().enumerate() {
+            count(shapes.get(number), rows);
+        }
+        let mut types = KeyTypes::default();
+        seen.iter().for_each(|(key, (_, scalar))| types.add(key, *scalar));
+        let mut chosen: Vec<(Arc<str>, usize, ScalarType)> = seen
             .into_iter()
             .filter_map(|(key, (count, scalar))| Some((key, count, scalar?)))
             .filter(|(_, count, _)| count * RARITY >= rows)
             .collect();
-        chosen.sort_unstable_by_key(|(key, count, _)| (std::cmp::Reverse(*count), *key));
+        chosen.sort_unstable_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
         chosen.truncate(COLUMNS_MAX);
-        Self::with_keys(chosen.into_iter().map(|(key, _, scalar)| (key.into(), scalar)).collect())
+        let keys = chosen.into_iter().map(|(key, _, scalar)| (key, scalar)).collect();
+        Self { shapes, seen: types, ..Self::with_keys(keys) }
     }
 
     /// Columns for exactly these keys; at most [`COLUMNS_MAX`] of them are taken.
@@ -221,53 +282,100 @@ impl AttributeColumns {
         keys.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let lookup = keys.iter().enumerate().map(|(i, (key, _))| (key.clone(), i)).collect();
         let builders = keys.iter().map(|(_, scalar)| ColumnBuilder::new(*scalar)).collect();
-        Self { keys, lookup, builders, rest: StringBuilder::new() }
+        Self {
+            keys,
+            lookup,
+            shapes: Shapes::default(),
+            targets: Vec::new(),
+            builders,
+            rest: StringBuilder::new(),
+            rows: 0,
+            seen: KeyTypes::default(),
+        }
+    }
+
+    /// All keys of the rows that the columns were chosen by.
+    pub fn key_types(&self) -> &KeyTypes {
+        &self.seen
     }
 
     /// Adds one row's attributes; of duplicate keys the last one counts.
     pub fn push(&mut self, list: &[u8]) {
-        let mut slots: Vec<Option<Value<'_>>> = vec![None; self.keys.len()];
+        let row = self.rows;
+        self.rows += 1;
+        if list.is_empty() {
+            return;
+        }
+        let pairs = shapes::pairs(list);
+        let unkept;
+        let targets = match self.shapes.number(&pairs) {
+            Some(number) => {
+                while self.targets.len() <= number {
+                    let shape = self.shapes.get(self.targets.len());
+                    self.targets.push(targets_of(shape, &self.lookup, &self.keys));
+                }
+                &self.targets[number]
+            }
+            None => {
+                unkept = targets_of(&Shape::of(&pairs), &self.lookup, &self.keys);
+                &unkept
+            }
+        };
         let mut rest: Option<Map<String, Json>> = None;
-        for (key, value) in attributes::iter(list) {
-            match self.lookup.get(key) {
-                Some(&at) if ScalarType::of(value) == Some(self.keys[at].1) => {
-                    slots[at] = Some(value);
-                    // An earlier duplicate of another type no longer counts.
-                    if let Some(rest) = &mut rest {
-                        rest.remove(key);
-                    }
+        for (pair, target) in pairs.iter().zip(targets) {
+            match target {
+                Target::Column(at) => {
+                    let builder = &mut self.builders[*at];
+                    builder.fill(row);
+                    builder.push(Some(pair.value));
                 }
-                known => {
-                    if let Some(&at) = known {
-                        slots[at] = None;
-                    }
-                    let mut one = Vec::new();
-                    attributes::put_attribute(&mut one, key, value);
-                    if let Json::Object(object) = attributes::stored_json_object(&one) {
-                        rest.get_or_insert_default().extend(object);
-                    }
+                Target::Rest => {
+                    let key = attributes::escape_key(pair.key());
+                    rest.get_or_insert_default().insert(key, attributes::stored_json(pair.value));
                 }
+                Target::Dropped => {}
             }
         }
-        for (builder, slot) in self.builders.iter_mut().zip(slots) {
-            builder.push(slot);
-        }
-        match rest {
-            Some(object) => self.rest.append_value(Json::Object(object).to_string()),
-            None => self.rest.append_null(),
+        if let Some(object) = rest {
+            self.rest.append_nulls(row - self.rest.len());
+            self.rest.append_value(Json::Object(object).to_string());
         }
     }
 
-    /// The fields and arrays, the rest first.
+    /// The fields and arrays of the rows added so far, the rest first; begins anew with no rows.
     pub fn finish(&mut self) -> Vec<(Field, ArrayRef)> {
+        let rows = std::mem::take(&mut self.rows);
+        self.rest.append_nulls(rows - self.rest.len());
         let rest: ArrayRef = Arc::new(self.rest.finish());
         let mut columns = vec![(Field::new("attributes", DataType::Utf8, true), rest)];
         for ((key, scalar), builder) in self.keys.iter().zip(&mut self.builders) {
             let name = format!("{ATTRIBUTE_PREFIX}{key}");
+            builder.fill(rows);
             columns.push((Field::new(name, scalar.arrow(), true), builder.finish()));
         }
         columns
     }
+}
+
+/// Where each attribute of a shape goes.
+fn targets_of(
+    shape: &Shape,
+    lookup: &FxHashMap<Arc<str>, usize>,
+    keys: &[(Arc<str>, ScalarType)],
+) -> Vec<Target> {
+    let mut later: FxHashSet<&str> = FxHashSet::default();
+    let one = |(key, scalar): &'_ (Arc<str>, Option<ScalarType>)| match lookup.get(key) {
+        Some(&column) if *scalar == Some(keys[column].1) => Target::Column(column),
+        _ => Target::Rest,
+    };
+    let mut targets: Vec<Target> = shape
+        .keys
+        .iter()
+        .rev()
+        .map(|pair| if later.insert(&pair.0) { one(pair) } else { Target::Dropped })
+        .collect();
+    targets.reverse();
+    targets
 }
 
 /// Dictionary-encoded text column from codes into few distinct values.
@@ -423,6 +531,14 @@ pub fn arrow_error(error: arrow::error::ArrowError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
+/// A condition on rows, see [`ParquetFile::read_if`].
+pub struct Test {
+    /// Columns it looks at; those that the file does not have are missing from its batches.
+    pub columns: Vec<String>,
+    /// Which rows of a batch pass.
+    pub passes: Box<dyn FnMut(&RecordBatch) -> io::Result<BooleanArray> + Send>,
+}
+
 /// A sealed Parquet file: its footer is read once, rows on demand.
 #[derive(Debug)]
 pub struct ParquetFile {
@@ -492,63 +608,111 @@ impl ParquetFile {
     pub fn read(
         &self,
         columns: &[&str],
-        rows: Option<&[std::ops::Range<usize>]>,
+        rows: Option<&[Range<usize>]>,
     ) -> io::Result<ParquetRecordBatchReader> {
-        self.read_by(columns, rows, 8192)
+        self.read_by(columns, rows, BATCH_ROWS)
     }
 
     /// Like [`read`](Self::read), in batches of exactly `batch_rows` rows but for the last.
     pub fn read_by(
         &self,
         columns: &[&str],
-        rows: Option<&[std::ops::Range<usize>]>,
+        rows: Option<&[Range<usize>]>,
         batch_rows: usize,
     ) -> io::Result<ParquetRecordBatchReader> {
-        let file = File::open(&self.path)?;
-        let mut builder =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
-        let schema = self.schema();
-        let indices = columns.iter().filter_map(|name| schema.fields().find(name)).map(|(i, _)| i);
-        let mask = ProjectionMask::roots(builder.parquet_schema(), indices);
-        builder = builder.with_projection(mask).with_batch_size(batch_rows);
-        if let Some(ranges) = rows {
-            self.check_ranges(ranges)?;
-            let selection =
-                RowSelection::from_consecutive_ranges(ranges.iter().cloned(), self.rows());
-            // Leaving out whole row groups spares their dictionary pages.
-            let mut wanted = Vec::new();
-            let mut offset = 0;
-            let mut kept = Vec::new();
-            for (i, group) in self.metadata.metadata().row_groups().iter().enumerate() {
-                let end = offset + group.num_rows().max(0) as usize;
-                if ranges.iter().any(|r| r.start < end && r.end > offset) {
-                    wanted.push(i);
-                    kept.push(offset..end);
-                }
-                offset = end;
-            }
-            if wanted.len() < self.metadata.metadata().num_row_groups() {
-                let mut shifted = Vec::new();
-                let mut base = 0;
-                for group in &kept {
-                    for r in ranges {
-                        let (start, end) = (r.start.max(group.start), r.end.min(group.end));
-                        if start < end {
-                            shifted.push(base + start - group.start..base + end - group.start);
-                        }
-                    }
-                    base += group.len();
-                }
-                let selection = RowSelection::from_consecutive_ranges(shifted.into_iter(), base);
-                builder = builder.with_row_groups(wanted).with_row_selection(selection);
-            } else {
-                builder = builder.with_row_selection(selection);
-            }
-        }
+        let builder = self.builder(columns, rows)?.with_batch_size(batch_rows);
         builder.build().map_err(parquet_error)
     }
 
-    fn check_ranges(&self, ranges: &[std::ops::Range<usize>]) -> io::Result<()> {
+    /// Like [`read`](Self::read), but only those rows that pass all tests. A test reads its columns only of rows that
+    /// passed the ones before, so the cheapest and strictest comes first.
+    pub fn read_if(
+        &self,
+        columns: &[&str],
+        rows: Option<&[Range<usize>]>,
+        tests: Vec<Test>,
+    ) -> io::Result<ParquetRecordBatchReader> {
+        let builder = self.builder(columns, rows)?.with_batch_size(BATCH_ROWS);
+        let predicates = tests.into_iter().map(|Test { columns, mut passes }| {
+            let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+            let outcome = move |batch: RecordBatch| {
+                passes(&batch).map_err(|error| ArrowError::from_external_error(Box::new(error)))
+            };
+            Box::new(ArrowPredicateFn::new(self.mask(&columns), outcome)) as Box<dyn ArrowPredicate>
+        });
+        let filter = RowFilter::new(predicates.collect());
+        builder.with_row_filter(filter).build().map_err(parquet_error)
+    }
+
+    fn mask(&self, columns: &[&str]) -> ProjectionMask {
+        let schema = self.schema();
+        let indices = columns.iter().filter_map(|name| schema.fields().find(name)).map(|(i, _)| i);
+        ProjectionMask::roots(self.metadata.parquet_schema(), indices)
+    }
+
+    fn builder(
+        &self,
+        columns: &[&str],
+        rows: Option<&[Range<usize>]>,
+    ) -> io::Result<ParquetRecordBatchReaderBuilder<File>> {
+        let file = File::open(&self.path)?;
+        let builder =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+                .with_projection(self.mask(columns));
+        let Some(ranges) = rows else { return Ok(builder) };
+        self.check_ranges(ranges)?;
+        // Leaving out whole row groups spares their dictionary pages.
+        let (mut wanted, mut selected) = (Vec::new(), Vec::new());
+        let (mut base, mut next) = (0, 0);
+        for (number, group) in self.groups().enumerate() {
+            next += ranges[next..].iter().take_while(|r| r.end <= group.rows.start).count();
+            let overlapping: Vec<Range<usize>> = ranges[next..]
+                .iter()
+                .take_while(|r| r.start < group.rows.end)
+                .map(|r| r.start.max(group.rows.start)..r.end.min(group.rows.end))
+                .filter(|r| !r.is_empty())
+                .map(|r| base + r.start - group.rows.start..base + r.end - group.rows.start)
+                .collect();
+            if !overlapping.is_empty() {
+                wanted.push(number);
+                selected.extend(overlapping);
+                base += group.rows.len();
+            }
+        }
+        let selection = RowSelection::from_consecutive_ranges(selected.into_iter(), base);
+        Ok(builder.with_row_groups(wanted).with_row_selection(selection))
+    }
+
+    /// Opens the file for [`copy_chunk`](Self::copy_chunk).
+    pub fn bytes(&self) -> io::Result<File> {
+        File::open(&self.path)
+    }
+
+    /// Writes a column of a row group as it stands to another file.
+    ///
+    /// * `column`: by its number among the columns.
+    pub fn copy_chunk<W: Write + Send>(
+        &self,
+        bytes: &File,
+        group: usize,
+        column: usize,
+        out: &mut SerializedRowGroupWriter<'_, W>,
+    ) -> io::Result<()> {
+        let metadata = self.metadata.metadata();
+        let chunk = metadata.row_group(group).column(column);
+        let offsets = metadata.offset_index().and_then(|groups| groups.get(group)?.get(column));
+        let close = ColumnCloseResult {
+            bytes_written: chunk.compressed_size() as u64,
+            rows_written: metadata.row_group(group).num_rows() as u64,
+            metadata: chunk.clone(),
+            bloom_filter: None,
+            column_index: None,
+            offset_index: offsets.cloned(),
+        };
+        out.append_column(bytes, close).map_err(parquet_error)
+    }
+
+    fn check_ranges(&self, ranges: &[Range<usize>]) -> io::Result<()> {
         let mut end = 0;
         for range in ranges {
             if range.start < end || range.end < range.start || range.end > self.rows() {
@@ -568,11 +732,17 @@ impl ParquetFile {
 #[derive(Debug)]
 pub struct RowGroup<'a> {
     /// Its rows within the file.
-    pub rows: std::ops::Range<usize>,
+    pub rows: Range<usize>,
     metadata: &'a RowGroupMetaData,
 }
 
 impl RowGroup<'_> {
+    /// Rows that have a value in a column; `None` when the footer does not say.
+    pub fn values(&self, column: &str) -> Option<u64> {
+        let chunk = self.metadata.columns().iter().find(|c| c.column_path().string() == column)?;
+        Some(self.metadata.num_rows() as u64 - chunk.statistics()?.null_count_opt()?)
+    }
+
     /// Smallest and largest value of a 64-bit integer or time column, from the footer.
     pub fn bounds(&self, column: &str) -> Option<(u64, u64)> {
         let chunk = self.metadata.columns().iter().find(|c| c.column_path().string() == column)?;
@@ -646,6 +816,16 @@ impl<'a> AttributeReader<'a> {
         let mut list = Vec::new();
         attributes::put_stored_json_object(&mut list, &object);
         attributes::get(&list, key).map(|value| value.to_text().into_owned())
+    }
+
+    /// Whether an attribute has this text value.
+    pub fn has(&self, row: usize, key: &str, text: &str) -> bool {
+        let typed = self.typed.iter().find(|(name, _)| *name == key);
+        match typed.and_then(|(_, column)| scalar_at(column, row)) {
+            Some(Value::Str(value)) => value == text,
+            Some(value) => value.to_text() == text,
+            None => self.text(row, key).is_some_and(|value| value == text),
+        }
     }
 
     fn rest_object(&self, row: usize) -> Option<Map<String, Json>> {

@@ -24,6 +24,7 @@ pub mod resource;
 mod retention;
 mod seal;
 pub mod segment;
+mod shapes;
 pub mod signal;
 pub mod spans;
 pub mod store;

@@ -23,8 +23,8 @@ const SALTS: [u32; 8] = [
 type Block = [u32; 8];
 const BLOCK_BYTES: usize = size_of::<Block>();
 
-/// Bytes that filters may take together.
-#[derive(Debug)]
+/// Bytes that filters may take together; none by default.
+#[derive(Debug, Default)]
 pub struct Room {
     left: AtomicUsize,
 }
@@ -62,22 +62,32 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// An empty filter for so many hashes.
+    pub fn with_room_for(hashes: usize) -> Self {
+        let blocks = (hashes * BITS_PER_HASH).div_ceil(BLOCK_BYTES * 8).max(1);
+        Self { blocks: vec![[0; 8]; blocks], _share: None }
+    }
+
+    pub fn insert(&mut self, hash: u64) {
+        let block = self.block_of(hash);
+        for (word, mask) in self.blocks[block].iter_mut().zip(masks(hash)) {
+            *word |= mask;
+        }
+    }
+
     /// A filter that holds the hashes.
     pub fn of(hashes: impl ExactSizeIterator<Item = u64>) -> Self {
-        let blocks = (hashes.len() * BITS_PER_HASH).div_ceil(BLOCK_BYTES * 8).max(1);
-        let mut filter = Self { blocks: vec![[0; 8]; blocks], _share: None };
-        for hash in hashes {
-            let block = filter.block_of(hash);
-            for (word, mask) in filter.blocks[block].iter_mut().zip(masks(hash)) {
-                *word |= mask;
-            }
-        }
+        let mut filter = Self::with_room_for(hashes.len());
+        hashes.for_each(|hash| filter.insert(hash));
         filter
     }
 
     /// Whether the hash may be in it; never false for one that is.
     pub fn may_hold(&self, hash: u64) -> bool {
-        self.blocks[self.block_of(hash)].iter().zip(masks(hash)).all(|(word, mask)| word & mask != 0)
+        self.blocks[self.block_of(hash)]
+            .iter()
+            .zip(masks(hash))
+            .all(|(word, mask)| word & mask != 0)
     }
 
     fn block_of(&self, hash: u64) -> usize {

@@ -4,8 +4,11 @@
 
 mod batch;
 mod edges;
+mod file;
 mod filter;
+mod hot;
 mod index;
+mod merge;
 mod names;
 pub mod records;
 mod row;
@@ -13,6 +16,9 @@ mod search;
 mod segment;
 mod store;
 pub mod table;
+#[cfg(test)]
+mod tests;
+mod write;
 
 pub use batch::{STATUS_ERROR, SpanBatch, SpanFields};
 pub use edges::Edge;

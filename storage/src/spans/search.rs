@@ -4,8 +4,8 @@ use super::batch::{STATUS_ERROR, SpanBatch};
 use super::segment::{DictText, SpanSegment};
 use super::store::SpanSnapshot;
 use crate::attributes;
-use crate::columnar::{ATTRIBUTE_PREFIX, AttributeReader, arrow_error};
-use arrow::array::{Array, AsArray, RecordBatch};
+use crate::columnar::{ATTRIBUTE_PREFIX, AttributeReader, Test, arrow_error};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
@@ -145,7 +145,9 @@ impl SpanSnapshot {
                 let (min_ns, max_ns) = group
                     .bounds("start_time")
                     .unwrap_or((segment.meta.min_ns, segment.meta.max_ns));
-                if min_ns <= query.end_ns && max_ns >= query.start_ns {
+                let longest = group.bounds("duration_ns").map_or(u64::MAX, |(_, longest)| longest);
+                let long_enough = query.min_duration_ns.is_none_or(|min| longest >= min);
+                if min_ns <= query.end_ns && max_ns >= query.start_ns && long_enough {
                     units.push((max_ns, Unit::Group(segment, group.rows)));
                 }
             }
@@ -201,6 +203,9 @@ impl SpanSnapshot {
         let mut sums: FxHashMap<[u8; 16], Summing> =
             trace_ids.iter().map(|id| (*id, Summing::new())).collect();
         for batch in &self.hot {
+            if !trace_ids.iter().any(|id| batch.may_hold(id)) {
+                continue;
+            }
             for (row, span) in batch.rows.iter().enumerate() {
                 if let Some(sum) = sums.get_mut(&span.trace_id) {
                     sum.add(Brief {
@@ -275,79 +280,79 @@ fn segment_candidates(
     query: &SpanQuery,
     out: &mut FxHashMap<[u8; 16], u64>,
 ) -> io::Result<()> {
-    let mut columns = vec!["trace_id", "start_time"];
-    if query.service.is_some() {
-        columns.push("service_name");
-    }
-    if query.operation.is_some() {
-        columns.push("name");
-    }
-    if query.min_duration_ns.is_some() || query.max_duration_ns.is_some() {
-        columns.push("duration_ns");
-    }
-    let keys: Vec<String> =
-        query.attributes.iter().map(|(key, _)| format!("{ATTRIBUTE_PREFIX}{key}")).collect();
-    if !keys.is_empty() {
-        columns.extend(["attributes", "resource"]);
-        columns.extend(keys.iter().map(String::as_str));
-    }
-    for batch in segment.file.read(&columns, Some(&[rows]))? {
+    let tests = tests_of(query);
+    for batch in segment.file.read_if(&["trace_id", "start_time"], Some(&[rows]), tests)? {
         let batch = batch.map_err(arrow_error)?;
-        candidates_of(&batch, query, out)?;
-    }
-    Ok(())
-}
-
-fn candidates_of(
-    batch: &RecordBatch,
-    query: &SpanQuery,
-    out: &mut FxHashMap<[u8; 16], u64>,
-) -> io::Result<()> {
-    let column = |name: &str| {
-        batch
-            .column_by_name(name)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "column is missing"))
-    };
-    let trace_ids = column("trace_id")?.as_fixed_size_binary();
-    let starts = column("start_time")?.as_primitive::<TimestampNanosecondType>();
-    let coded = |name: &str, wanted: &Option<String>| -> io::Result<Option<(DictText<'_>, i32)>> {
-        let Some(wanted) = wanted else { return Ok(None) };
-        let texts = DictText::new(column(name)?)?;
-        // -2 is no row's code: nothing fits.
-        let code = texts.code_of(wanted).unwrap_or(-2);
-        Ok(Some((texts, code)))
-    };
-    let service = coded("service_name", &query.service)?;
-    let name = coded("name", &query.operation)?;
-    if [&service, &name].iter().any(|c| matches!(c, Some((_, -2)))) {
-        return Ok(());
-    }
-    let durations = batch.column_by_name("duration_ns").map(|c| c.as_primitive::<Int64Type>());
-    let schema = batch.schema();
-    let attributes_of = AttributeReader::new(batch, &schema);
-    let resources = if query.attributes.is_empty() {
-        None
-    } else {
-        Some(ResourceFits::new(column("resource")?, &query.attributes)?)
-    };
-    for row in 0..batch.num_rows() {
-        let start_ns = starts.value(row) as u64;
-        let fits = start_ns >= query.start_ns
-            && start_ns <= query.end_ns
-            && service.as_ref().is_none_or(|(texts, code)| texts.code(row) == *code)
-            && name.as_ref().is_none_or(|(texts, code)| texts.code(row) == *code)
-            && durations.is_none_or(|d| duration_fits(d.value(row).max(0) as u64, query))
-            && query.attributes.iter().enumerate().all(|(i, (key, wanted))| {
-                resources.as_ref().is_some_and(|r| r.fits(row, i))
-                    || attributes_of.text(row, key).is_some_and(|text| text == *wanted)
-            });
-        if fits {
+        let trace_ids = column(&batch, "trace_id")?.as_fixed_size_binary();
+        let starts = column(&batch, "start_time")?.as_primitive::<TimestampNanosecondType>();
+        for row in 0..batch.num_rows() {
+            let start_ns = starts.value(row) as u64;
             let id = trace_ids.value(row).try_into().unwrap_or_default();
             let start = out.entry(id).or_insert(start_ns);
             *start = start_ns.min(*start);
         }
     }
     Ok(())
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> io::Result<&'a ArrayRef> {
+    batch.column_by_name(name).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("column {name} is missing"))
+    })
+}
+
+/// What the rows of a segment must pass: names first, which are codes and told apart fastest.
+fn tests_of(query: &SpanQuery) -> Vec<Test> {
+    let mut tests = Vec::new();
+    let mut test = |columns: Vec<String>, passes| tests.push(Test { columns, passes });
+    for (name, wanted) in [("name", &query.operation), ("service_name", &query.service)] {
+        let Some(wanted) = wanted.clone() else { continue };
+        let passes = move |batch: &RecordBatch| {
+            let texts = DictText::new(column(batch, name)?)?;
+            // -2 is no row's code: nothing passes.
+            let code = texts.code_of(&wanted).unwrap_or(-2);
+            Ok((0..batch.num_rows()).map(|row| Some(texts.code(row) == code)).collect())
+        };
+        test(vec![name.to_owned()], Box::new(passes));
+    }
+    if query.min_duration_ns.is_some() || query.max_duration_ns.is_some() {
+        let query = query.clone();
+        let passes = move |batch: &RecordBatch| {
+            let durations = column(batch, "duration_ns")?.as_primitive::<Int64Type>();
+            let fits = |duration: &i64| Some(duration_fits((*duration).max(0) as u64, &query));
+            Ok(durations.values().iter().map(fits).collect())
+        };
+        test(vec!["duration_ns".to_owned()], Box::new(passes));
+    }
+    if query.start_ns > 0 || query.end_ns < i64::MAX as u64 {
+        let range = query.start_ns..=query.end_ns;
+        let passes = move |batch: &RecordBatch| {
+            let starts = column(batch, "start_time")?.as_primitive::<TimestampNanosecondType>();
+            let fits = |start: &i64| Some(range.contains(&(*start as u64)));
+            Ok(starts.values().iter().map(fits).collect())
+        };
+        test(vec!["start_time".to_owned()], Box::new(passes));
+    }
+    if !query.attributes.is_empty() {
+        let wanted = query.attributes.clone();
+        let mut columns = vec!["attributes".to_owned(), "resource".to_owned()];
+        columns.extend(wanted.iter().map(|(key, _)| format!("{ATTRIBUTE_PREFIX}{key}")));
+        test(columns, Box::new(move |batch| attributes_fit(batch, &wanted)));
+    }
+    tests
+}
+
+fn attributes_fit(batch: &RecordBatch, wanted: &[(String, String)]) -> io::Result<BooleanArray> {
+    let schema = batch.schema();
+    let attributes_of = AttributeReader::new(batch, &schema);
+    let resources = ResourceFits::new(column(batch, "resource")?, wanted)?;
+    let fits = |row: usize| {
+        wanted
+            .iter()
+            .enumerate()
+            .all(|(i, (key, wanted))| resources.fits(row, i) || attributes_of.has(row, key, wanted))
+    };
+    Ok((0..batch.num_rows()).map(|row| Some(fits(row))).collect())
 }
 
 /// Which asked attributes each resource of a batch has; looked at once per resource, not per row.
@@ -357,7 +362,7 @@ struct ResourceFits<'a> {
 }
 
 impl<'a> ResourceFits<'a> {
-    fn new(column: &'a arrow::array::ArrayRef, wanted: &[(String, String)]) -> io::Result<Self> {
+    fn new(column: &'a ArrayRef, wanted: &[(String, String)]) -> io::Result<Self> {
         let texts = DictText::new(column)?;
         let mut by_code = FxHashMap::default();
         for row in 0..column.len() {
@@ -394,18 +399,13 @@ fn briefs(segment: &SpanSegment, rows: &[Range<usize>]) -> io::Result<Vec<Brief>
     let mut out = Vec::new();
     for batch in segment.file.read(&COLUMNS, Some(rows))? {
         let batch = batch.map_err(arrow_error)?;
-        let column = |name: &str| {
-            batch
-                .column_by_name(name)
-                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "column is missing"))
-        };
-        let trace_ids = column("trace_id")?.as_fixed_size_binary();
-        let parents = column("parent_span_id")?;
-        let starts = column("start_time")?.as_primitive::<TimestampNanosecondType>();
-        let durations = column("duration_ns")?.as_primitive::<Int64Type>();
-        let statuses = column("status_code")?.as_primitive::<Int32Type>();
-        let services = DictText::new(column("service_name")?)?;
-        let names = DictText::new(column("name")?)?;
+        let trace_ids = column(&batch, "trace_id")?.as_fixed_size_binary();
+        let parents = column(&batch, "parent_span_id")?;
+        let starts = column(&batch, "start_time")?.as_primitive::<TimestampNanosecondType>();
+        let durations = column(&batch, "duration_ns")?.as_primitive::<Int64Type>();
+        let statuses = column(&batch, "status_code")?.as_primitive::<Int32Type>();
+        let services = DictText::new(column(&batch, "service_name")?)?;
+        let names = DictText::new(column(&batch, "name")?)?;
         for row in 0..batch.num_rows() {
             let start_ns = starts.value(row) as u64;
             out.push(Brief {

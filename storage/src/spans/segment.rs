@@ -1,31 +1,24 @@
-//! A sealed span segment: rows grouped by trace, groups in order of their first start.
+//! Reading a sealed span segment: rows grouped by trace, groups in order of their first start.
 //!
 //! `<id>.parquet` and `<id>.tix`; columns in `storage/FORMAT.md`. The order keeps time nearly sorted, so deltas are
 //! small, and makes a trace one run of rows, so that reading it touches a page or two per column.
 
-use super::batch::{SpanBatch, SpanFields};
+use super::batch::SpanFields;
 use super::filter::Room;
-use super::index::{self, TraceIndex};
-use super::names::{NAMES_TEXT, Names};
+use super::index::{self, Entry, TraceIndex};
 use super::records;
 use super::row::Span;
-use crate::columnar::{self, AttributeColumns, AttributeReader, KeyTypes, ParquetFile};
+use crate::columnar::{self, AttributeReader, ParquetFile};
 use crate::resource::{Interner, Resource, Scope};
-use crate::segment::{SegmentDir, SegmentMeta, partition_of};
-use crate::signal::Signal;
-use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, Int32Array, Int64Array, RecordBatch,
-    StringBuilder, TimestampNanosecondArray, UInt32Array,
-};
-use arrow::datatypes::{Field, Int32Type, Int64Type, Schema, TimestampNanosecondType, UInt32Type};
-use parquet::basic::Encoding;
-use parking_lot::RwLock;
-use parquet::schema::types::ColumnPath;
+use crate::segment::{SegmentDir, SegmentMeta};
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType, UInt32Type};
+use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// Extension of the trace index.
 pub const INDEX: &str = "tix";
@@ -49,204 +42,6 @@ const ROW_COLUMNS: [&str; 16] = [
     "events",
     "links",
 ];
-
-/// Writes batches as segments, one per time partition of the spans' starts.
-pub fn write(
-    dir: &SegmentDir,
-    batches: &[Arc<SpanBatch>],
-    level: u32,
-) -> io::Result<Vec<SegmentMeta>> {
-    let mut partitions: BTreeMap<u64, Vec<(u32, u32)>> = BTreeMap::new();
-    for (b, batch) in batches.iter().enumerate() {
-        for (r, row) in batch.rows.iter().enumerate() {
-            partitions.entry(partition_of(row.start_ns)).or_default().push((b as u32, r as u32));
-        }
-    }
-    partitions
-        .into_iter()
-        .map(|(partition_ns, rows)| write_partition(dir, batches, partition_ns, rows, level))
-        .collect()
-}
-
-fn write_partition(
-    dir: &SegmentDir,
-    batches: &[Arc<SpanBatch>],
-    partition_ns: u64,
-    mut rows: Vec<(u32, u32)>,
-    level: u32,
-) -> io::Result<SegmentMeta> {
-    let at = |(b, r): (u32, u32)| (&*batches[b as usize], r as usize);
-    let fields = |place: (u32, u32)| {
-        let (batch, row) = at(place);
-        &batch.rows[row]
-    };
-    let mut first: FxHashMap<[u8; 16], u64> = FxHashMap::default();
-    for place in &rows {
-        let span = fields(*place);
-        let start = first.entry(span.trace_id).or_insert(span.start_ns);
-        *start = span.start_ns.min(*start);
-    }
-    rows.sort_by_cached_key(|place| {
-        let span = fields(*place);
-        (first[&span.trace_id], span.trace_id, span.start_ns)
-    });
-
-    let spans = || rows.iter().map(|place| at(*place));
-    let mut trace_ids = FixedSizeBinaryBuilder::with_capacity(rows.len(), 16);
-    let mut span_ids = FixedSizeBinaryBuilder::with_capacity(rows.len(), 8);
-    let mut parents = FixedSizeBinaryBuilder::with_capacity(rows.len(), 8);
-    let [mut message, mut trace_state, mut dropped, mut events, mut links] =
-        [(); 5].map(|()| StringBuilder::new());
-    let mut attributes =
-        AttributeColumns::choose(rows.len(), spans().map(|(batch, row)| batch.attributes.get(row)));
-    let mut resources = Texts::default();
-    let mut scopes = Texts::default();
-    let mut services = Texts::default();
-    let mut names = Texts::default();
-    for (batch, row) in spans() {
-        let span = &batch.rows[row];
-        trace_ids.append_value(span.trace_id).map_err(columnar::arrow_error)?;
-        span_ids.append_value(span.span_id).map_err(columnar::arrow_error)?;
-        if span.parent_span_id == [0; 8] {
-            parents.append_null();
-        } else {
-            parents.append_value(span.parent_span_id).map_err(columnar::arrow_error)?;
-        }
-        append_text(&mut message, batch.status_message.text(row));
-        append_text(&mut trace_state, batch.trace_state.text(row));
-        dropped.append_option(
-            (span.dropped != [0; 3])
-                .then(|| format!("[{},{},{}]", span.dropped[0], span.dropped[1], span.dropped[2])),
-        );
-        events.append_option(records::events_json(batch.events.get(row)));
-        links.append_option(records::links_json(batch.links.get(row)));
-        attributes.push(batch.attributes.get(row));
-        let resource = batch.resource(row);
-        resources.push(Arc::as_ptr(resource) as usize, || columnar::resource_json(resource));
-        services.push(Arc::as_ptr(resource) as usize, || resource.service_name.to_string());
-        let scope = batch.scope(row);
-        scopes.push(Arc::as_ptr(scope) as usize, || columnar::scope_json(scope));
-        let name = batch.name.get(row);
-        names.push(Arc::as_ptr(name).cast::<u8>() as usize, || name.to_string());
-    }
-    let each = |value: fn(&SpanFields) -> i64| -> Int64Array {
-        spans().map(|(batch, row)| value(&batch.rows[row])).collect()
-    };
-    let int32 = |value: fn(&SpanFields) -> i32| -> Int32Array {
-        spans().map(|(batch, row)| value(&batch.rows[row])).collect()
-    };
-    let starts: TimestampNanosecondArray =
-        spans().map(|(batch, row)| Some(batch.rows[row].start_ns as i64)).collect();
-    let flags: UInt32Array = spans().map(|(batch, row)| batch.rows[row].flags).collect();
-    let text = |mut builder: StringBuilder| -> ArrayRef { Arc::new(builder.finish()) };
-    let fixed: Vec<(&str, ArrayRef, bool)> = vec![
-        ("trace_id", Arc::new(trace_ids.finish()), false),
-        ("span_id", Arc::new(span_ids.finish()), false),
-        ("parent_span_id", Arc::new(parents.finish()), true),
-        ("start_time", Arc::new(starts.with_timezone("UTC")), false),
-        // As sent, so negative when the end lies before the start.
-        ("duration_ns", Arc::new(each(|s| s.end_ns.wrapping_sub(s.start_ns) as i64)), false),
-        ("service_name", services.finish(), false),
-        ("name", names.finish(), false),
-        ("kind", Arc::new(int32(|s| s.kind)), false),
-        ("status_code", Arc::new(int32(|s| s.status_code)), false),
-        ("status_message", text(message), true),
-        ("trace_state", text(trace_state), true),
-        ("flags", Arc::new(flags), false),
-        ("dropped", text(dropped), true),
-        ("resource", resources.finish(), false),
-        ("scope", scopes.finish(), false),
-        ("events", text(events), true),
-        ("links", text(links), true),
-    ];
-    let mut schema = Vec::new();
-    let mut columns = Vec::new();
-    for (name, array, nullable) in fixed {
-        schema.push(Field::new(name, array.data_type().clone(), nullable));
-        columns.push(array);
-    }
-    for (field, array) in attributes.finish() {
-        schema.push(field);
-        columns.push(array);
-    }
-    let batch = RecordBatch::try_new(Arc::new(Schema::new(schema)), columns)
-        .map_err(columnar::arrow_error)?;
-
-    let mut keys = KeyTypes::default();
-    let mut names = Names::default();
-    for batch in batches {
-        batch.attributes.iter().for_each(|list| keys.add_list(list));
-        batch.resources.iter().for_each(|resource| keys.add_list(&resource.attributes));
-        names.merge(&Names::of(batch));
-    }
-    let texts = vec![(columnar::KEYS_TEXT, keys.to_text()), (NAMES_TEXT, names.to_text())];
-    let mut properties = columnar::with_text(columnar::properties(), texts);
-    properties = columnar::delta(properties, "start_time");
-    properties = columnar::delta(properties, "duration_ns");
-    properties = columnar::plain(properties, "span_id");
-    properties = columnar::plain(properties, "parent_span_id");
-    let trace_id = ColumnPath::new(vec!["trace_id".to_owned()]);
-    properties = properties
-        .set_column_dictionary_enabled(trace_id.clone(), false)
-        .set_column_encoding(trace_id, Encoding::DELTA_BYTE_ARRAY);
-    let id = dir.allocate_id();
-    let parquet = columnar::write(
-        dir.create(Signal::Spans, partition_ns, id, "parquet")?,
-        &[batch],
-        properties.build(),
-    )?;
-    let mut file = dir.create(Signal::Spans, partition_ns, id, INDEX)?;
-    let mut entries = Vec::new();
-    index::entries_of(0, rows.iter().map(|place| fields(*place).trace_id), &mut entries);
-    index::write(&mut file, entries, rows.len() as u32)?;
-    let index = file.commit()?;
-    let starts = || rows.iter().map(|place| fields(*place).start_ns);
-    Ok(SegmentMeta {
-        signal: Signal::Spans,
-        id,
-        partition_ns,
-        min_ns: starts().min().unwrap_or(partition_ns),
-        max_ns: starts().max().unwrap_or(partition_ns),
-        rows: rows.len() as u64,
-        level,
-        files: vec![parquet, index],
-    })
-}
-
-fn append_text(builder: &mut StringBuilder, text: &str) {
-    builder.append_option((!text.is_empty()).then_some(text));
-}
-
-/// Builds a dictionary column from values that are known by address.
-#[derive(Default)]
-pub(crate) struct Texts {
-    by_address: FxHashMap<usize, i32>,
-    by_text: FxHashMap<String, i32>,
-    values: Vec<String>,
-    codes: Vec<Option<i32>>,
-}
-
-impl Texts {
-    pub(crate) fn push(&mut self, address: usize, text: impl FnOnce() -> String) {
-        let code = match self.by_address.get(&address) {
-            Some(&code) => code,
-            None => {
-                let text = text();
-                let code = *self.by_text.entry(text.clone()).or_insert_with(|| {
-                    self.values.push(text);
-                    (self.values.len() - 1) as i32
-                });
-                self.by_address.insert(address, code);
-                code
-            }
-        };
-        self.codes.push(Some(code));
-    }
-
-    pub(crate) fn finish(self) -> ArrayRef {
-        columnar::dictionary(self.codes, self.values)
-    }
-}
 
 /// An open segment.
 #[derive(Debug)]
@@ -296,11 +91,52 @@ impl SpanSegment {
         }
     }
 
+    /// All entries of the trace index, sorted by row.
+    pub fn entries(&self) -> io::Result<Vec<Entry>> {
+        let index = self.index.read().clone();
+        let mut entries = match index.entries() {
+            Err(error) if is_damage(&error) => index_of(&self.file)?.entries()?,
+            outcome => outcome?,
+        };
+        entries.sort_unstable_by_key(|entry| entry.first_row);
+        Ok(entries)
+    }
+
+    /// Where the trace index on disk or the manifest say something else than the rows; one line each.
+    pub fn examine(&self, dir: &SegmentDir) -> io::Result<Vec<String>> {
+        let mut faults = Vec::new();
+        let on_disk =
+            TraceIndex::open(&dir.file_path(&self.meta, INDEX), self.meta.rows, &Arc::default())
+                .and_then(|index| index.entries());
+        match on_disk {
+            // Merged rows of one trace may come in several runs, and the index may cut one where a row group ends.
+            Ok(entries) if joined(entries.clone()) == joined(index_of(&self.file)?.entries()?) => {}
+            Ok(_) => faults.push("the trace index does not lead to the rows".to_owned()),
+            Err(error) => faults.push(error.to_string()),
+        }
+        let (mut min_ns, mut max_ns) = (u64::MAX, 0);
+        for batch in self.file.read(&["start_time"], None)? {
+            let batch = batch.map_err(columnar::arrow_error)?;
+            for start in batch.column(0).as_primitive::<TimestampNanosecondType>().values() {
+                min_ns = min_ns.min(*start as u64);
+                max_ns = max_ns.max(*start as u64);
+            }
+        }
+        if min_ns < self.meta.min_ns || max_ns > self.meta.max_ns {
+            faults.push(format!(
+                "starts from {min_ns} to {max_ns}, the manifest says {} to {}",
+                self.meta.min_ns, self.meta.max_ns
+            ));
+        }
+        Ok(faults)
+    }
+
     /// Full rows; `rows` as for [`ParquetFile::read`].
     pub fn spans(
         &self,
         rows: Option<&[Range<usize>]>,
         interner: &Interner,
+        texts: &ParsedTexts,
     ) -> io::Result<Vec<Span>> {
         let mut columns: Vec<&str> = ROW_COLUMNS.to_vec();
         columns.push("attributes");
@@ -311,10 +147,9 @@ impl SpanSegment {
             .collect();
         columns.extend(keys.iter().map(String::as_str));
         let mut spans = Vec::new();
-        let mut cache = RowCache::default();
         for batch in self.file.read(&columns, rows)? {
             let batch = batch.map_err(columnar::arrow_error)?;
-            read_rows(&batch, interner, &mut cache, &mut spans)?;
+            read_rows(&batch, interner, texts, &mut spans)?;
         }
         Ok(spans)
     }
@@ -324,6 +159,17 @@ impl SpanSegment {
 fn is_damage(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
     matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
+}
+
+/// Entries by row, those of one trace that touch as one.
+fn joined(mut entries: Vec<Entry>) -> Vec<Entry> {
+    entries.sort_unstable_by_key(|entry| entry.first_row);
+    entries.dedup_by(|next, entry| {
+        let touch = next.hash == entry.hash && next.first_row == entry.first_row + entry.rows;
+        entry.rows += if touch { next.rows } else { 0 };
+        touch
+    });
+    entries
 }
 
 /// A trace index from the rows themselves.
@@ -343,18 +189,51 @@ fn index_of(file: &ParquetFile) -> io::Result<TraceIndex> {
     Ok(TraceIndex::in_memory(entries, row))
 }
 
-/// Resources and scopes by their text, so that each is parsed once per read.
-#[derive(Default)]
-struct RowCache {
-    resources: FxHashMap<String, Arc<Resource>>,
-    scopes: FxHashMap<String, Arc<Scope>>,
-    names: FxHashMap<String, Arc<str>>,
+/// Resources and scopes by the text that segments hold: parsing twenty attributes takes longer than reading a span.
+#[derive(Debug, Default)]
+pub struct ParsedTexts {
+    resources: Mutex<FxHashMap<u128, Arc<Resource>>>,
+    scopes: Mutex<FxHashMap<u128, Arc<Scope>>>,
 }
+
+/// Texts remembered; with 20 attributes each about 8 MiB.
+const PARSED_MAX: usize = 4096;
+
+impl ParsedTexts {
+    fn resource(&self, text: &str, interner: &Interner) -> Arc<Resource> {
+        parsed(&self.resources, text, || columnar::resource_from_json(text, interner))
+    }
+
+    fn scope(&self, text: &str, interner: &Interner) -> Arc<Scope> {
+        parsed(&self.scopes, text, || columnar::scope_from_json(text, interner))
+    }
+}
+
+fn parsed<T>(
+    known: &Mutex<FxHashMap<u128, Arc<T>>>,
+    text: &str,
+    parse: impl FnOnce() -> Arc<T>,
+) -> Arc<T> {
+    let hash = xxh3_128(text.as_bytes());
+    if let Some(known) = known.lock().get(&hash) {
+        return known.clone();
+    }
+    let fresh = parse();
+    let mut known = known.lock();
+    if known.len() >= PARSED_MAX {
+        known.clear();
+    }
+    known.insert(hash, fresh.clone());
+    fresh
+}
+
+/// Names, resources and scopes by their codes in a batch.
+type ByCode = (FxHashMap<i32, Arc<str>>, FxHashMap<i32, Arc<Resource>>, FxHashMap<i32, Arc<Scope>>);
 
 fn read_rows(
     batch: &RecordBatch,
     interner: &Interner,
-    cache: &mut RowCache,
+    texts: &ParsedTexts,
     out: &mut Vec<Span>,
 ) -> io::Result<()> {
     let column = |name: &str| {
@@ -387,29 +266,17 @@ fn read_rows(
     let text = |array: &arrow::array::StringArray, row: usize| {
         if array.is_null(row) { String::new() } else { array.value(row).to_owned() }
     };
+    let mut by_code: ByCode = Default::default();
     for row in 0..batch.num_rows() {
         let start_ns = starts.value(row) as u64;
-        let (name, resource, scope) = (names.get(row), resources.get(row), scopes.get(row));
-        let name = match cache.names.get(name) {
-            Some(known) => known.clone(),
-            None => cache.names.entry(name.to_owned()).or_insert(name.into()).clone(),
-        };
-        let resource = match cache.resources.get(resource) {
-            Some(known) => known.clone(),
-            None => {
-                let parsed = columnar::resource_from_json(resource, interner);
-                cache.resources.insert(resource.to_owned(), parsed.clone());
-                parsed
-            }
-        };
-        let scope = match cache.scopes.get(scope) {
-            Some(known) => known.clone(),
-            None => {
-                let parsed = columnar::scope_from_json(scope, interner);
-                cache.scopes.insert(scope.to_owned(), parsed.clone());
-                parsed
-            }
-        };
+        let name =
+            (by_code.0.entry(names.code(row))).or_insert_with(|| names.get(row).into()).clone();
+        let resource = (by_code.1.entry(resources.code(row)))
+            .or_insert_with(|| texts.resource(resources.get(row), interner))
+            .clone();
+        let scope = (by_code.2.entry(scopes.code(row)))
+            .or_insert_with(|| texts.scope(scopes.get(row), interner))
+            .clone();
         let mut list = Vec::new();
         attributes.put(row, &mut list);
         out.push(Span {

@@ -2,20 +2,22 @@
 
 use super::batch::SpanBatch;
 use super::filter::Room;
+use super::hot::{BATCH_ROWS, HotBatch};
+use super::merge::{self, Sizes};
 use super::names::{NAMES_TEXT, Names};
 use super::row::Span;
-use super::segment::{self, SpanSegment};
-use crate::columnar::KeyTypes;
+use super::segment::{ParsedTexts, SpanSegment};
+use super::write;
+use crate::check::verify_files;
+use crate::columnar::{KeyTypes, ScalarType};
 use crate::resource::Interner;
 use crate::segment::{SegmentDir, SegmentMeta};
+use crate::shapes::{self, Shapes};
 use crate::signal::{Signal, SignalStore};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// Small requests share one hot batch up to this many rows.
-const BATCH_ROWS: usize = 4096;
 
 /// Memory for the filters of trace indexes: enough for 13 million traces. Beyond it a look-up reads a page of each
 /// further segment.
@@ -29,15 +31,18 @@ pub struct SpanStore {
     hot_bytes: AtomicUsize,
     /// Attribute keys ever seen by this process, for SQL columns.
     keys: RwLock<KeyTypes>,
+    /// Shapes of rows whose keys are in `keys`.
+    shapes: Mutex<Shapes>,
     names: RwLock<Names>,
     filter_room: Arc<Room>,
+    texts: Arc<ParsedTexts>,
 }
 
 #[derive(Debug, Default)]
 struct Live {
     /// Being sealed; still visible.
-    frozen: Vec<Arc<SpanBatch>>,
-    hot: Vec<Arc<SpanBatch>>,
+    frozen: Vec<Arc<HotBatch>>,
+    hot: Vec<Arc<HotBatch>>,
     segments: Vec<Arc<SpanSegment>>,
 }
 
@@ -48,8 +53,10 @@ impl SpanStore {
             live: RwLock::default(),
             hot_bytes: AtomicUsize::new(0),
             keys: RwLock::default(),
+            shapes: Mutex::default(),
             names: RwLock::default(),
             filter_room: Arc::new(Room::new(FILTER_BYTES_MAX)),
+            texts: Arc::default(),
         }
     }
 
@@ -66,15 +73,24 @@ impl SpanStore {
         {
             last.append(&batch);
         } else {
-            live.hot.push(Arc::new(batch));
+            live.hot.push(Arc::new(HotBatch::new(batch)));
         }
     }
 
     /// Remembers keys and names of a batch.
     fn note(&self, batch: &SpanBatch) {
         let mut fresh = KeyTypes::default();
-        for list in batch.attributes.iter() {
-            fresh.add_list(list);
+        {
+            let mut shapes = self.shapes.lock();
+            for list in batch.attributes.iter() {
+                let pairs = shapes::pairs(list);
+                if !shapes.knows(&pairs) {
+                    for pair in &pairs {
+                        fresh.add(pair.key(), ScalarType::of(pair.value));
+                    }
+                    shapes.number(&pairs);
+                }
+            }
         }
         for resource in &batch.resources {
             fresh.add_list(&resource.attributes);
@@ -102,6 +118,7 @@ impl SpanStore {
             hot: live.frozen.iter().chain(&live.hot).cloned().collect(),
             segments: live.segments.clone(),
             interner: self.interner.clone(),
+            texts: self.texts.clone(),
         }
     }
 
@@ -149,7 +166,8 @@ impl SignalStore for SpanStore {
 
     fn seal(&self, dir: &SegmentDir) -> io::Result<Vec<SegmentMeta>> {
         let frozen = self.live.read().frozen.clone();
-        segment::write(dir, &frozen, 0)
+        let batches: Vec<&SpanBatch> = frozen.iter().map(|batch| &***batch).collect();
+        write::write(dir, &batches, 0)
     }
 
     fn open(&self, dir: &SegmentDir, metas: &[SegmentMeta]) -> Vec<(SegmentMeta, io::Error)> {
@@ -194,26 +212,29 @@ impl SignalStore for SpanStore {
                 .cloned()
                 .collect()
         };
-        let mut batches = Vec::new();
-        for segment in &segments {
-            let mut batch = SpanBatch::default();
-            for span in segment.spans(None, &self.interner)? {
-                batch.push_span(&span);
+        // Copied row groups are not looked at: damage must not get a new checksum.
+        for meta in inputs {
+            let faults = verify_files(dir, meta);
+            if !faults.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, faults.join("; ")));
             }
-            batch.finish();
-            batches.push(Arc::new(batch));
         }
         let level = inputs.iter().map(|meta| meta.level).max().unwrap_or(0) + 1;
-        segment::write(dir, &batches, level)
+        Ok(vec![merge::merge(dir, &segments, level, Sizes::default())?])
+    }
+
+    fn examine(&self, dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Vec<String>> {
+        SpanSegment::open(dir, meta, &Arc::default())?.examine(dir)
     }
 }
 
 /// A fixed view of the spans: cheap to make, unaffected by what comes later.
 #[derive(Debug, Clone)]
 pub struct SpanSnapshot {
-    pub(super) hot: Vec<Arc<SpanBatch>>,
+    pub(super) hot: Vec<Arc<HotBatch>>,
     pub(super) segments: Vec<Arc<SpanSegment>>,
     pub(super) interner: Arc<Interner>,
+    texts: Arc<ParsedTexts>,
 }
 
 impl SpanSnapshot {
@@ -223,12 +244,12 @@ impl SpanSnapshot {
         for segment in &self.segments {
             let rows = segment.rows_of(&[*trace_id])?;
             if !rows.is_empty() {
-                spans.extend(segment.spans(Some(&rows), &self.interner)?);
+                spans.extend(segment.spans(Some(&rows), &self.interner, &self.texts)?);
             }
         }
         // The index goes by a hash.
         spans.retain(|span| span.fields.trace_id == *trace_id);
-        for batch in &self.hot {
+        for batch in self.hot.iter().filter(|batch| batch.may_hold(trace_id)) {
             for (row, fields) in batch.rows.iter().enumerate() {
                 if fields.trace_id == *trace_id {
                     spans.push(Span::from_batch(batch, row));

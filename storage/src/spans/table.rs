@@ -1,12 +1,13 @@
 //! Spans as a table: the logical columns of SQL over hot batches and segments alike.
 
 use super::batch::SpanBatch;
+use super::hot::HotBatch;
 use super::records::{events_json, hex, links_json};
 use super::segment::{DictText, SpanSegment};
 use super::store::SpanSnapshot;
 use crate::attributes;
 use crate::columnar::{
-    ATTRIBUTE_PREFIX, AttributeReader, KeyColumn, KeyTypes, arrow_error, public_json,
+    ATTRIBUTE_PREFIX, AttributeReader, KeyColumn, KeyTypes, RowGroup, arrow_error, public_json,
     resource_json, scalar_at,
 };
 use arrow::array::{
@@ -18,6 +19,7 @@ use arrow::datatypes::{
     DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, UInt32Type,
 };
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 /// Columns of the table `spans`, see `docs/sql.md`: IDs are lower-case hex, attributes JSON text.
@@ -108,12 +110,12 @@ impl SpanSnapshot {
             .filter(|s| s.meta.min_ns <= max_ns && s.meta.max_ns >= min_ns)
             .cloned()
             .collect();
-        let hot: Vec<Arc<SpanBatch>> =
+        let hot: Vec<Arc<HotBatch>> =
             self.hot.iter().filter(|b| b.min_ns <= max_ns && b.max_ns >= min_ns).cloned().collect();
         let for_hot = wanted.clone();
         segments
             .into_iter()
-            .flat_map(move |segment| segment_batches(&segment, wanted.clone()))
+            .flat_map(move |segment| segment_batches(&segment, wanted.clone(), min_ns, max_ns))
             .chain(hot.into_iter().map(move |batch| hot_batch(&batch, &for_hot)))
     }
 }
@@ -184,7 +186,12 @@ fn hot_batch(batch: &SpanBatch, wanted: &[(String, DataType)]) -> io::Result<Rec
 
 type BoxedBatches = Box<dyn Iterator<Item = io::Result<RecordBatch>> + Send>;
 
-fn segment_batches(segment: &SpanSegment, wanted: Arc<Vec<(String, DataType)>>) -> BoxedBatches {
+fn segment_batches(
+    segment: &SpanSegment,
+    wanted: Arc<Vec<(String, DataType)>>,
+    min_ns: u64,
+    max_ns: u64,
+) -> BoxedBatches {
     // A whole attribute object needs every typed column; a single key only its own and the rest.
     let mut physical: Vec<String> = Vec::new();
     for (name, _) in wanted.iter() {
@@ -212,7 +219,13 @@ fn segment_batches(segment: &SpanSegment, wanted: Arc<Vec<(String, DataType)>>) 
     physical.sort_unstable();
     physical.dedup();
     let columns: Vec<&str> = physical.iter().map(String::as_str).collect();
-    match segment.file.read(&columns, None) {
+    let within = |group: &RowGroup<'_>| match group.bounds("start_time") {
+        Some((first_ns, last_ns)) => first_ns <= max_ns && last_ns >= min_ns,
+        None => true,
+    };
+    let rows: Vec<Range<usize>> =
+        segment.file.groups().filter(within).map(|group| group.rows).collect();
+    match segment.file.read(&columns, Some(&rows)) {
         Err(error) => Box::new(std::iter::once(Err(error))),
         Ok(reader) => {
             Box::new(reader.map(move |batch| logical_batch(&batch.map_err(arrow_error)?, &wanted)))

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tracing::{info, warn};
 
 /// The shop's launcher: starts every service and the load, and ends them when its stdin is closed.
@@ -33,18 +33,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut child = Command::new(&shop)
         .args(["--end-with-stdin", "up"])
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{otlp}"))
-        // Held open as long as this process lives: the shop ends with it, however it ends.
         .stdin(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("can't start {}", shop.display()))?;
+    // Held open as long as this process lives: the shop ends with it, however it ends. Kept apart from the child,
+    // whose `wait` would close it.
+    let mut open = child.stdin.take();
     info!("the shop is open; look at http://{http}  (Ctrl-C ends everything)");
 
     let result = match app {
         None => tokio::select! {
             signal = shutdown_signal() => {
                 info!(signal, "closing the shop");
-                close(&mut child).await;
+                close(&mut child, open.take()).await;
                 Ok(())
             }
             ended = child.wait() => fail_unless_done(ended),
@@ -56,7 +58,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                     (Cause::Asked("the shop's end"), fail_unless_done(ended))
                 }
             };
-            close(&mut child).await;
+            close(&mut child, open.take()).await;
             app.drain(cause).await.and(result)
         }
     };
@@ -83,9 +85,9 @@ async fn is_running(http: SocketAddr) -> bool {
 }
 
 /// Asks the shop to end by closing its stdin, and ends it if it does not.
-async fn close(child: &mut Child) {
+async fn close(child: &mut Child, open: Option<ChildStdin>) {
     const GRACE: Duration = Duration::from_secs(10);
-    drop(child.stdin.take());
+    drop(open);
     if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
         warn!("the shop took too long to end");
         let _ = child.kill().await;

@@ -64,7 +64,7 @@ pub struct Connect {
 enum Query {
     /// Evaluate a PromQL expression, at one time or over a range
     Promql {
-        /// For example: sum by (service) (rate(traces_spanmetrics_calls_total[1m]))
+        /// For example: sum by (service_name) (rate(traces_spanmetrics_calls_total[1m]))
         expr: String,
         /// Evaluate at this time: RFC 3339, Unix seconds, or an age such as -5m [default: now]
         #[arg(long, conflicts_with_all = ["start", "end", "step"], allow_hyphen_values = true)]

@@ -224,7 +224,7 @@ async fn settings_change_the_names_of_what_is_stored_already() {
             assert!(found.contains(&line), "{strategy}: {line} in {found:#?}");
         }
         let query = format!("{{\"{orders}\"}}");
-        assert_eq!(number(&server, &query, now_s() as f64).await, 5.0);
+        assert_eq!(number(&server, &query, now_s() as f64 + 1.0).await, 5.0);
         let values = get(&base(&server), "label/__name__/values", &[]).await;
         assert!(values.as_array().unwrap().contains(&json!(orders)), "{values}");
         server.stop();
@@ -239,7 +239,7 @@ async fn settings_change_the_names_of_what_is_stored_already() {
             "--otlp-keep-identifying-resource-attributes",
         ],
     );
-    let found = instant(&server, "failures_total", now_s() as f64).await;
+    let found = instant(&server, "failures_total", now_s() as f64 + 1.0).await;
     let labels = json!({
         "__name__": "failures_total", "job": "shop/api", "instance": "i-1",
         "host_name": "host-a", "service_name": "api",
@@ -247,7 +247,7 @@ async fn settings_change_the_names_of_what_is_stored_already() {
         "otel_scope_schema_url": "https://example.invalid/1", "otel_scope_lib_mode": "fast",
     });
     assert_eq!(found, [(labels, 2.0)]);
-    let info = instant(&server, "target_info", now_s() as f64).await;
+    let info = instant(&server, "target_info", now_s() as f64 + 1.0).await;
     let labels: Value = json!({
         "__name__": "target_info", "job": "shop/api", "instance": "i-1", "host_name": "host-a", "host_cpus": "8",
         "service_name": "api", "service_namespace": "shop", "service_instance_id": "i-1",

@@ -179,8 +179,8 @@ async fn fresh_percentiles_are_within_a_hundredth_and_counts_exact() {
     assert_eq!(
         spans[0].0,
         json!({
-            "__name__": "traces_spanmetrics_calls_total", "service": "api", "span_kind": "SPAN_KIND_SERVER",
-            "span_name": "GET /stock", "status_code": "STATUS_CODE_ERROR",
+            "__name__": "traces_spanmetrics_calls_total", "service": "api", "service_name": "api",
+            "span_kind": "SPAN_KIND_SERVER", "span_name": "GET /stock", "status_code": "STATUS_CODE_ERROR",
         })
     );
     server.stop();

@@ -306,6 +306,9 @@ fn start_ns(range: TimeRange) -> u64 {
 
 const STATUS_ERROR: i32 = 2;
 
+/// The service once more, under the name that OpenTelemetry's own span metrics (`spanmetrics` connector) give it.
+const SERVICE_NAME: &str = "service_name";
+
 impl Subject {
     fn kind(self) -> Option<i32> {
         match self {
@@ -332,8 +335,9 @@ impl Metric {
             matchers.iter().find(on_label).map(|m| m.value().to_owned())
         };
         let [service, operation] = self.subject.names();
+        let also = || (self.subject == Subject::Spans).then(|| equal(SERVICE_NAME)).flatten();
         RedFilter {
-            service: equal(service),
+            service: equal(service).or_else(also),
             operation: equal(operation),
             kind: self.subject.kind(),
         }
@@ -357,6 +361,7 @@ impl Metric {
         labels.set(first, key.service.clone()).set(second, key.operation.clone());
         if self.subject == Subject::Spans {
             labels
+                .set(SERVICE_NAME, key.service.clone())
                 .set("span_kind", kind_name(key.kind))
                 .set("status_code", status_name(key.status));
         }

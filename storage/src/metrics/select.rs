@@ -467,6 +467,8 @@ impl Read {
                 if !names.iter().all(|matcher| matcher.matches(&name)) {
                     continue;
                 }
+                // A running total begins with 0 at its start.
+                wanted.starts |= meta.metric.is_delta();
                 match (part, meta.metric.kind) {
                     (Part::Bucket, _) => wanted.buckets = true,
                     (_, MetricKind::Histogram) => wanted.histograms = true,

@@ -93,12 +93,12 @@ pub fn local() -> Arc<dyn Disk> {
     Arc::new(LocalDisk)
 }
 
-/// Makes a folder below one that exists, durably.
+/// Makes a folder below one that exists, durably. One that is there already is made durable, too: it may be left from
+/// a try whose sync failed.
 pub fn make_dir(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
+    if !path.is_dir() {
+        disk.create_dir(path)?;
     }
-    disk.create_dir(path)?;
     path.parent().map_or(Ok(()), |parent| disk.sync_dir(parent))
 }
 

@@ -192,7 +192,8 @@ fn began(point: &StoredPoint, start_ms: i64, before: &[(i64, f64)]) -> Option<i6
         PointValue::Histogram(h) => h.totals.as_ref()?.count == h.count,
         _ => false,
     };
-    let zero_ms = (point.start_ns / 1_000_000) as i64;
+    // One millisecond shows one sample: a start in that of the point itself moves before it.
+    let zero_ms = ((point.start_ns / 1_000_000) as i64).min((point.time_ns / 1_000_000) as i64 - 1);
     let fresh = before.last().is_none_or(|(last_ms, _)| *last_ms < zero_ms);
     let told = point.start_ns > 0 && point.start_ns < point.time_ns;
     (first && told && fresh && zero_ms >= start_ms).then_some(zero_ms)

@@ -163,9 +163,7 @@ pub(super) fn derive(
                     match sample(point, part) {
                         Some(Sample::Float(value)) => {
                             fresh += 1;
-                            if let Some(zero_ms) = began(point, start_ms, &series.floats) {
-                                series.floats.push((zero_ms, 0.0));
-                            }
+                            series.zeros.extend(began(point, start_ms).map(|zero| (zero, time_ms)));
                             series.floats.push((time_ms, value));
                         }
                         Some(Sample::Histogram(h)) => {
@@ -183,9 +181,7 @@ pub(super) fn derive(
 
 /// When the running total of a delta series began with this point, Unix ms: it was 0 then, so that the first delta
 /// counts in `increase`.
-///
-/// * `before`: the samples so far. A total that was lost in between begins where they end; that is no zero.
-fn began(point: &StoredPoint, start_ms: i64, before: &[(i64, f64)]) -> Option<i64> {
+fn began(point: &StoredPoint, start_ms: i64) -> Option<i64> {
     let first = match &point.value {
         PointValue::Double(value) => point.total? == *value,
         PointValue::Int(value) => point.total? == *value as f64,
@@ -194,9 +190,8 @@ fn began(point: &StoredPoint, start_ms: i64, before: &[(i64, f64)]) -> Option<i6
     };
     // One millisecond shows one sample: a start in that of the point itself moves before it.
     let zero_ms = ((point.start_ns / 1_000_000) as i64).min((point.time_ns / 1_000_000) as i64 - 1);
-    let fresh = before.last().is_none_or(|(last_ms, _)| *last_ms < zero_ms);
     let told = point.start_ns > 0 && point.start_ns < point.time_ns;
-    (first && told && fresh && zero_ms >= start_ms).then_some(zero_ms)
+    (first && told && zero_ms >= start_ms).then_some(zero_ms)
 }
 
 enum Sample {
@@ -286,11 +281,9 @@ fn buckets<'a>(
             } else {
                 below as f64
             };
-            let floats = &mut out.series[*slot].floats;
-            if let Some(zero_ms) = began(point, start_ms, floats) {
-                floats.push((zero_ms, 0.0));
-            }
-            floats.push((time_ms, value));
+            let series = &mut out.series[*slot];
+            series.zeros.extend(began(point, start_ms).map(|zero| (zero, time_ms)));
+            series.floats.push((time_ms, value));
             out.fresh += 1;
         }
     }

@@ -101,6 +101,7 @@ impl<'a> Gathering<'a> {
         self.tell_apart(matchers);
         for series in &mut self.series {
             tidy(&mut series.floats);
+            begin_at_zero(series);
             tidy(&mut series.histograms);
             tidy(&mut series.starts);
         }
@@ -145,6 +146,7 @@ impl<'a> Gathering<'a> {
                 whole.floats.extend(other.floats);
                 whole.histograms.extend(other.histograms);
                 whole.starts.extend(other.starts);
+                whole.zeros.extend(other.zeros);
             }
         }
         let mut at = 0;
@@ -152,6 +154,16 @@ impl<'a> Gathering<'a> {
             at += 1;
             !gone[at - 1]
         });
+    }
+}
+
+/// Shows the zeros of running totals. A total that was lost in between begins where other samples are; that is no zero.
+fn begin_at_zero(series: &mut PromSeries) {
+    for (zero_ms, before_ms) in std::mem::take(&mut series.zeros) {
+        let at = series.floats.partition_point(|(time_ms, _)| *time_ms < zero_ms);
+        if series.floats.get(at).is_some_and(|(time_ms, _)| *time_ms == before_ms) {
+            series.floats.insert(at, (zero_ms, 0.0));
+        }
     }
 }
 

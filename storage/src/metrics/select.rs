@@ -35,6 +35,8 @@ pub struct PromSeries {
     pub histograms: Vec<(i64, NativeHistogram)>,
     /// When the counter began, Unix ms, by sample; of samples whose sender told it by remote write.
     pub starts: Vec<(i64, i64)>,
+    /// Where running totals began, and the sample before which that was, ms; while a select gathers.
+    pub(super) zeros: Vec<(i64, i64)>,
 }
 
 /// A family's metadata.

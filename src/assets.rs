@@ -6,11 +6,14 @@ use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use rust_embed::{EmbeddedFile, RustEmbed};
 use std::fmt::Write;
+use std::io::Read;
 
 /// `ui/dist` as `make ui` leaves it: each file, and beside it a `.br` and `.gz` form where that is smaller. Absent in
-/// builds made without the UI.
+/// builds made without the UI. The WebAssembly itself is there in these forms only: few ask for it as it is, and it is the
+/// largest file by far.
 #[derive(RustEmbed)]
 #[folder = "ui/dist"]
+#[exclude = "*.wasm"]
 #[allow_missing = true]
 struct Dist;
 
@@ -63,13 +66,12 @@ fn no_ui() -> Response {
 }
 
 fn file(name: &str, headers: &HeaderMap) -> Option<Response> {
-    let plain = Dist::get(name)?;
     let accepts = |coding: &str| accepts(headers, coding);
     let (coding, found) = [("br", "br"), ("gzip", "gz")]
         .into_iter()
         .filter(|(coding, _)| accepts(coding))
         .find_map(|(coding, suffix)| Some((Some(coding), Dist::get(&format!("{name}.{suffix}"))?)))
-        .unwrap_or((None, plain));
+        .or_else(|| Some((None, plain(name)?)))?;
 
     let etag = etag(&found);
     let mut response = if is_known(headers, &etag) {
@@ -87,6 +89,18 @@ fn file(name: &str, headers: &HeaderMap) -> Option<Response> {
         answer.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
     }
     Some(response)
+}
+
+/// A file as it is.
+fn plain(name: &str) -> Option<EmbeddedFile> {
+    if let Some(file) = Dist::get(name) {
+        return Some(file);
+    }
+    let mut file = Dist::get(&format!("{name}.gz"))?;
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(&*file.data).read_to_end(&mut bytes).ok()?;
+    file.data = bytes.into();
+    Some(file)
 }
 
 fn etag(file: &EmbeddedFile) -> HeaderValue {

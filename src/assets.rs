@@ -13,7 +13,6 @@ use std::io::Read;
 /// largest file by far.
 #[derive(RustEmbed)]
 #[folder = "ui/dist"]
-#[exclude = "*.wasm"]
 #[allow_missing = true]
 struct Dist;
 

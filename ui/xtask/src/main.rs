@@ -214,7 +214,8 @@ fn compile(ui: &Path, target_dir: &Path, profile: &str) -> Result<PathBuf> {
     Ok(target_dir.join(TARGET).join(profile).join("ui.wasm"))
 }
 
-/// Writes `.br` and `.gz` beside a file.
+/// Writes `.br` and `.gz` beside a file. The WebAssembly stays in these forms only: it is the largest file by far, and
+/// whoever asks for it as it is gets it unpacked.
 fn compress(path: &Path) -> Result<()> {
     let bytes = fs::read(path)?;
     let beside = |extension: &str| {
@@ -229,5 +230,8 @@ fn compress(path: &Path) -> Result<()> {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     gzip.write_all(&bytes)?;
     fs::write(beside(".gz"), gzip.finish()?)?;
+    if path.extension().is_some_and(|extension| extension == "wasm") {
+        fs::remove_file(path)?;
+    }
     Ok(())
 }

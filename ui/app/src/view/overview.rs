@@ -117,6 +117,8 @@ pub fn shown(percentile: Option<Percentile>) -> impl IntoView {
 }
 
 const COLUMN: usize = 210;
+/// Below this many pixels a column the map scrolls sideways instead of shrinking further.
+const NARROWEST_COLUMN: usize = 130;
 const ROW: usize = 64;
 const NODE_WIDTH: usize = 150;
 const NODE_HEIGHT: usize = 36;
@@ -125,6 +127,9 @@ const NODE_HEIGHT: usize = 36;
 fn Map(edges: Vec<ServiceEdge>, query: String) -> impl IntoView {
     let Layout { nodes, routes, rows } = layout(&edges);
     let columns = nodes.iter().map(|n| n.column).max().unwrap_or(0) + 1;
+    // Drawn for this width; in a narrower window all places and widths shrink alike, down to what names need.
+    let (width, height) = ((columns - 1) * COLUMN + NODE_WIDTH + 20, rows * ROW + 10);
+    let share = |pixels: usize| format!("{}%", 100.0 * pixels as f64 / width as f64);
     let mut heights = vec![0; columns];
     for (column, row) in routes.iter().flatten() {
         heights[*column] = heights[*column].max(row + 1);
@@ -164,7 +169,7 @@ fn Map(edges: Vec<ServiceEdge>, query: String) -> impl IntoView {
             view! {
                 <a
                     class="node" href=href title=title
-                    style:left=format!("{x}px") style:top=format!("{y}px")
+                    style:left=share(x) style:width=share(NODE_WIDTH) style:top=format!("{y}px")
                 >
                     <Chip name=name.clone()/>
                     <span>{name}</span>
@@ -173,13 +178,16 @@ fn Map(edges: Vec<ServiceEdge>, query: String) -> impl IntoView {
             .into_any()
         })
         .collect::<Vec<AnyView>>();
-    let (width, height) = (columns * COLUMN, rows * ROW + 10);
+    let narrowest = columns * NARROWEST_COLUMN;
     view! {
         <section aria-labelledby="map-title">
             <h2 id="map-title">"Service map"</h2>
             <div class="scroll">
-                <div class="map" style:width=format!("{width}px") style:height=format!("{height}px")>
-                    <svg viewBox=format!("0 0 {width} {height}") width=width height=height aria-hidden="true">
+                <div
+                    class="map" style:max-width=format!("{width}px") style:min-width=format!("{narrowest}px")
+                    style:height=format!("{height}px")
+                >
+                    <svg viewBox=format!("0 0 {width} {height}") preserveAspectRatio="none" aria-hidden="true">
                         {lines}
                     </svg>
                     {boxes}

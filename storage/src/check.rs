@@ -1,21 +1,28 @@
 //! `trefoil check`: reads a whole data directory, changing nothing, and tells what is wrong with it.
 //!
 //! Every listed file is read from end to end against its checksum and opened by its store, which compares row counts;
-//! the log's frames are unpacked and hashed; the books are balanced against the segments. A store may be running on
-//! the directory meanwhile: a file that it deletes during the check is no fault.
+//! the log's frames are unpacked and hashed; the books are balanced against the segments. What only the generation
+//! before needs is read too: it is what a damaged newest one falls back to.
+//!
+//! A store may be running on the directory meanwhile: where it commits a change during the check, faults found by then
+//! may be files that it has deleted since, so the check looks again.
 
+use crate::commit::quarantined_name;
 use crate::dedup;
 use crate::manifest::{self, Manifest, Quarantined};
-use crate::segment::{SegmentDir, SegmentFile, SegmentMeta};
+use crate::segment::{SegmentDir, SegmentMeta};
 use crate::signal::StoreSet;
 use crate::wal::files;
 use crate::wal::replay::{self, Gap};
-use std::collections::BTreeMap;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+/// Looks at a directory that keeps changing: a store commits at most every few seconds.
+const LOOKS_MAX: usize = 5;
 
 /// What a check found.
 #[derive(Debug, Default, Clone, PartialEq, Eq, serde::Serialize)]
@@ -58,42 +65,90 @@ impl Report {
 
 /// Checks a data directory.
 ///
-/// * `stores`: fresh ones, which open every segment.
+/// * `stores`: makes fresh ones, which open every segment.
 ///
 /// # Errors
 /// When the directory can't be read at all: not there, no readable manifest, a newer format.
-pub fn check(data_dir: &Path, stores: &dyn StoreSet) -> io::Result<Report> {
+pub fn check(data_dir: &Path, stores: &dyn Fn() -> Arc<dyn StoreSet>) -> io::Result<Report> {
     let manifest_dir = data_dir.join("manifest");
-    let wal_dir = data_dir.join("wal");
-    if !manifest_dir.is_dir() || !wal_dir.is_dir() {
+    if !manifest_dir.is_dir() || !data_dir.join("wal").is_dir() {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
-            format!("{} is no data directory of Trefoil", data_dir.display()),
+            format!(
+                "{} is no data directory of Trefoil: name one with --data-dir",
+                data_dir.display()
+            ),
         ));
     }
+    let mut look = 1;
+    loop {
+        let report = check_once(data_dir, &*stores());
+        let faults = report.as_ref().map_or(1, |report| report.faults.len());
+        let generation = report.as_ref().map_or(0, |report| report.generation);
+        let now = newest_generation(&manifest_dir);
+        if faults == 0 || now <= generation || look == LOOKS_MAX {
+            return report;
+        }
+        look += 1;
+    }
+}
+
+/// The newest sound generation; 0 when there is none.
+fn newest_generation(manifest_dir: &Path) -> u64 {
+    let loaded = manifest::load(manifest_dir);
+    loaded.ok().and_then(|loaded| loaded.current).map_or(0, |manifest| manifest.generation)
+}
+
+fn check_once(data_dir: &Path, stores: &dyn StoreSet) -> io::Result<Report> {
+    let manifest_dir = data_dir.join("manifest");
+    let wal_dir = data_dir.join("wal");
     files::refuse_newer(&wal_dir)?;
     let mut report = Report::default();
     let loaded = manifest::load(&manifest_dir)?;
+    // A directory whose first manifest was never written holds nothing.
     let Some(current) = loaded.current else { return Ok(report) };
-    for (_, path) in manifest::generations(&manifest_dir)? {
-        if let Err(error) = manifest::read(&path) {
-            report.fault(path, error.to_string());
-        }
-    }
     report.generation = current.generation;
     report.quarantined = current.quarantined.clone();
-    check_window(&manifest_dir, &current, &mut report);
+    check_manifests(&manifest_dir, &current, &mut report)?;
+    check_windows(&manifest_dir, &current, loaded.previous.as_ref(), &mut report);
     check_segments(data_dir, &current, loaded.previous.as_ref(), stores, &mut report)?;
-    check_wal(&wal_dir, &current, &mut report)?;
+    check_wal(&wal_dir, &current, loaded.previous.as_ref(), &mut report)?;
     check_books(&manifest_dir, &current, &mut report);
-    forgive_deleted(&manifest_dir, &current, &mut report);
     Ok(report)
 }
 
-fn check_window(manifest_dir: &Path, current: &Manifest, report: &mut Report) {
-    let generation = current.window_generation;
-    if generation > 0 {
-        let path = manifest_dir.join(format!("{generation:016}.dedup"));
+/// Both generations must be sound: the newest counts, the one before takes its place when it is damaged.
+fn check_manifests(manifest_dir: &Path, current: &Manifest, report: &mut Report) -> io::Result<()> {
+    let all = manifest::generations(manifest_dir)?;
+    for (_, path) in &all {
+        if let Err(error) = manifest::read(path) {
+            report.fault(path, error.to_string());
+        }
+    }
+    // The first generation of a directory has none before it.
+    if all.len() < 2 && current.generation > 1 {
+        report.fault(
+            manifest_dir,
+            format!(
+                "generation {} stands alone; another one should stand beside it",
+                current.generation
+            ),
+        );
+    }
+    Ok(())
+}
+
+fn check_windows(
+    manifest_dir: &Path,
+    current: &Manifest,
+    previous: Option<&Manifest>,
+    report: &mut Report,
+) {
+    let mut generations = vec![current.window_generation];
+    generations.extend(previous.map(|p| p.window_generation));
+    generations.dedup();
+    for generation in generations.into_iter().filter(|generation| *generation > 0) {
+        let path = dedup::file(manifest_dir, generation);
         if let Err(error) = fs::read(&path).and_then(|saved| dedup::check(&saved)) {
             report.fault(path, error.to_string());
         }
@@ -109,6 +164,9 @@ fn check_segments(
 ) -> io::Result<()> {
     let root = data_dir.join("segments");
     if !root.is_dir() {
+        if !current.segments.is_empty() {
+            report.fault(root, "the folder is missing");
+        }
         return Ok(());
     }
     let dir = SegmentDir::new(root, current.next_segment_id)?;
@@ -119,10 +177,8 @@ fn check_segments(
         totals.rows += meta.rows;
         totals.bytes += meta.bytes();
         let before = report.faults.len();
-        for file in &meta.files {
-            if let Err(what) = verify_file(&dir, meta, file) {
-                report.fault(dir.file_path(meta, &file.extension), what);
-            }
+        for (path, what) in verify_segment(&dir, meta)? {
+            report.fault(path, what);
         }
         if report.faults.len() == before {
             sound.push(meta.clone());
@@ -140,33 +196,39 @@ fn check_segments(
             lines.into_iter().for_each(|what| report.fault(dir.file_path(meta, "parquet"), what));
         }
     }
-    // What only the generation before names is its fall-back: it must be whole too, as far as it still stands.
     let live: HashSet<u64> = current.segments.iter().map(|meta| meta.id).collect();
-    for meta in previous.iter().flat_map(|p| &p.segments).filter(|meta| !live.contains(&meta.id)) {
-        for file in &meta.files {
-            let path = dir.file_path(meta, &file.extension);
-            if path.exists()
-                && let Err(what) = verify_file(&dir, meta, file)
-            {
-                report.fault(path, what);
-            }
+    let set_aside: HashSet<&str> = current.quarantined.iter().map(|q| q.file.as_str()).collect();
+    let needed = |meta: &&SegmentMeta| {
+        !live.contains(&meta.id) && !set_aside.contains(&*quarantined_name(meta))
+    };
+    for meta in previous.iter().flat_map(|p| &p.segments).filter(needed) {
+        for (path, what) in verify_segment(&dir, meta)? {
+            report.fault(path, what);
         }
     }
     Ok(())
 }
 
-fn check_wal(wal_dir: &Path, current: &Manifest, report: &mut Report) -> io::Result<()> {
+fn check_wal(
+    wal_dir: &Path,
+    current: &Manifest,
+    previous: Option<&Manifest>,
+    report: &mut Report,
+) -> io::Result<()> {
     let names = files::list(wal_dir)?;
     let file_at = |position: u64| {
         let holds = names.iter().rev().find(|file| file.start <= position);
         holds.map_or(wal_dir.to_owned(), |file| file.path.clone())
     };
+    let from = previous.map_or(current.wal_position, |p| p.wal_position.min(current.wal_position));
     let mut faults: Vec<Fault> = Vec::new();
     let mut bad_frames: Vec<Fault> = Vec::new();
+    let mut replayed = 0;
     let scanned = replay::scan(
         wal_dir,
-        current.wal_position,
+        from,
         |frame, end| {
+            replayed += u64::from(end > current.wal_position);
             let hash = frame.body().map(|body| xxh3_128_with_seed(&body, frame.kind as u64));
             let what = match hash {
                 Ok(hash) if hash == frame.hash => return Ok(()),
@@ -189,7 +251,7 @@ fn check_wal(wal_dir: &Path, current: &Manifest, report: &mut Report) -> io::Res
             }),
         },
     )?;
-    report.wal_frames = scanned.frames;
+    report.wal_frames = replayed;
     report.wal_torn_bytes = scanned.torn_bytes;
     report.faults.extend(faults);
     report.faults.extend(bad_frames);
@@ -212,43 +274,54 @@ fn check_books(manifest_dir: &Path, current: &Manifest, report: &mut Report) {
     }
 }
 
-/// Takes back faults of files that a running store has deleted or moved since its manifest was read.
-fn forgive_deleted(manifest_dir: &Path, then: &Manifest, report: &mut Report) {
-    let newer = manifest::load(manifest_dir).ok().and_then(|loaded| loaded.current);
-    if newer.is_some_and(|now| now.generation > then.generation) {
-        report.faults.retain(|fault| fault.file.exists());
+/// errno(3) values of a shortage, the same on every Linux: they say nothing about a file.
+const ENOMEM: i32 = 12;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+
+/// Whether an error comes from too little memory or too few descriptors, and not from what was opened.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE))
+}
+
+/// Compares a segment's files with what the manifest says of them; returns each that differs, with the reason.
+///
+/// # Errors
+/// When there is too little memory, or too few descriptors, to tell.
+pub(crate) fn verify_segment(
+    dir: &SegmentDir,
+    meta: &SegmentMeta,
+) -> io::Result<Vec<(PathBuf, String)>> {
+    let mut faults = Vec::new();
+    for file in &meta.files {
+        let path = dir.file_path(meta, &file.extension);
+        let what = match read_file(&path) {
+            Ok((bytes, _)) if bytes != file.bytes => {
+                format!("{bytes} bytes long, the manifest says {}", file.bytes)
+            }
+            Ok((_, crc32)) if crc32 != file.crc32 => "checksum does not match".to_owned(),
+            Ok(_) => continue,
+            Err(error) if is_shortage(&error) => return Err(error),
+            Err(error) => error.to_string(),
+        };
+        faults.push((path, what));
     }
+    Ok(faults)
 }
 
-/// Compares a segment's files with what the manifest says of them; one line for each that differs.
-pub(crate) fn verify_files(dir: &SegmentDir, meta: &SegmentMeta) -> Vec<String> {
-    let faults = meta.files.iter().filter_map(|file| {
-        verify_file(dir, meta, file).err().map(|what| format!("{}: {what}", file.extension))
-    });
-    faults.collect()
-}
-
-fn verify_file(dir: &SegmentDir, meta: &SegmentMeta, file: &SegmentFile) -> Result<(), String> {
-    let mut reader =
-        File::open(dir.file_path(meta, &file.extension)).map_err(|error| error.to_string())?;
+/// Length and CRC-32 of a file.
+fn read_file(path: &Path) -> io::Result<(u64, u32)> {
+    let mut reader = File::open(path)?;
     let mut crc = crc32fast::Hasher::new();
     let mut buffer = vec![0; 1 << 18];
     let mut bytes = 0;
     loop {
-        match reader.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => {
+        match reader.read(&mut buffer)? {
+            0 => return Ok((bytes, crc.finalize())),
+            n => {
                 crc.update(&buffer[..n]);
                 bytes += n as u64;
             }
-            Err(error) => return Err(error.to_string()),
         }
     }
-    if bytes != file.bytes {
-        return Err(format!("{bytes} bytes long, the manifest says {}", file.bytes));
-    }
-    if crc.finalize() != file.crc32 {
-        return Err("checksum does not match".to_owned());
-    }
-    Ok(())
 }

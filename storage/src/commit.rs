@@ -3,6 +3,7 @@
 //! What a commit makes dead (segment files, log files) is deleted one generation later, so that a damaged newest
 //! manifest can fall back without loss, and not before queries that began earlier have ended.
 
+use crate::dedup;
 use crate::disk;
 use crate::manifest::{self, Manifest, Quarantined};
 use crate::segment::{SegmentDir, SegmentMeta};
@@ -28,6 +29,8 @@ pub(crate) enum Change<'a> {
     Expire { removed: &'a [SegmentMeta] },
     /// Damaged, each with the reason.
     Quarantine { removed: &'a [(SegmentMeta, String)] },
+    /// None, but dead files of this many bytes go without waiting for queries.
+    MakeRoom { bytes: u64 },
     /// None; makes what became dead two commits ago deletable.
     Tidy,
 }
@@ -44,7 +47,7 @@ impl Change<'_> {
         match self {
             Self::Merge { removed, .. } | Self::Expire { removed } => removed.to_vec(),
             Self::Quarantine { removed } => removed.iter().map(|(meta, _)| meta.clone()).collect(),
-            Self::Seal { .. } | Self::Tidy => Vec::new(),
+            Self::Seal { .. } | Self::MakeRoom { .. } | Self::Tidy => Vec::new(),
         }
     }
 }
@@ -86,7 +89,8 @@ impl Inner {
             self.garbage.lock().extend(removed.into_iter().map(|meta| (now, generation, meta)));
         }
         drop(changing);
-        self.collect_garbage(&before);
+        let hurry = if let Change::MakeRoom { bytes } = change { *bytes } else { 0 };
+        self.collect_garbage(&before, hurry);
         Ok(())
     }
 
@@ -136,7 +140,7 @@ impl Inner {
                     let (kept, had) = (rows(added, signal), rows(removed, signal));
                     account.deleted += had.saturating_sub(kept);
                 }
-                Change::Seal { .. } | Change::Tidy => {}
+                Change::Seal { .. } | Change::MakeRoom { .. } | Change::Tidy => {}
             }
         }
     }
@@ -166,11 +170,13 @@ impl Inner {
     }
 
     pub(crate) fn window_path(&self, generation: u64) -> PathBuf {
-        self.config.data_dir.join("manifest").join(format!("{generation:016}.dedup"))
+        dedup::file(&self.config.data_dir.join("manifest"), generation)
     }
 
     /// Deletes what neither the newest manifest nor the one before needs. What can't be deleted is tried again.
-    fn collect_garbage(&self, previous: &Manifest) {
+    ///
+    /// * `hurry_bytes`: so much of it goes without waiting for queries.
+    fn collect_garbage(&self, previous: &Manifest, mut hurry_bytes: u64) {
         let manifest_dir = self.config.data_dir.join("manifest");
         let disk = &*self.config.disk;
         let window_generation = self.manifest.lock().window_generation;
@@ -185,9 +191,11 @@ impl Inner {
             tracing::warn!(%error, "files that are no longer needed could not be deleted");
         }
         self.garbage.lock().retain(|(since, generation, meta)| {
-            if *generation > previous.generation || since.elapsed() < QUERY_TIME_MAX {
+            let waits = since.elapsed() < QUERY_TIME_MAX && hurry_bytes == 0;
+            if *generation > previous.generation || waits {
                 return true;
             }
+            hurry_bytes = hurry_bytes.saturating_sub(meta.bytes());
             self.delete_segment(meta).is_err()
         });
     }
@@ -250,7 +258,7 @@ impl Inner {
         let moved = disk::make_dir(&*self.config.disk, &folder).and_then(|()| {
             for file in &meta.files {
                 let from = self.dir.file_path(meta, &file.extension);
-                let name = format!("{}.{}", file_stem(meta), file.extension);
+                let name = format!("{}.{}", quarantined_name(meta), file.extension);
                 if from.exists() {
                     self.config.disk.rename(&from, &folder.join(name))?;
                 }
@@ -263,13 +271,14 @@ impl Inner {
     }
 }
 
-fn file_stem(meta: &SegmentMeta) -> String {
+/// Under which name a segment is set aside.
+pub(crate) fn quarantined_name(meta: &SegmentMeta) -> String {
     format!("{}-{:016}", meta.signal.name(), meta.id)
 }
 
 fn quarantined(meta: &SegmentMeta, reason: &str) -> Quarantined {
     Quarantined {
-        file: file_stem(meta),
+        file: quarantined_name(meta),
         reason: reason.to_owned(),
         min_ns: meta.min_ns,
         max_ns: meta.max_ns,

@@ -1,6 +1,5 @@
 //! Compaction: small segments of a signal and partition become few, in one thread and one merge at a time.
 
-use crate::check::verify_files;
 use crate::commit::Change;
 use crate::retention::{Clock, now_ns};
 use crate::segment::{PARTITION_NS, SegmentDir, SegmentMeta};
@@ -21,6 +20,9 @@ const ROWS_MAX: u64 = 4_000_000;
 /// Rows in memory take about this many times their bytes on disk while they are merged; spans are merged a row group
 /// at a time and are not bound by it.
 const MEMORY_FACTOR: u64 = 16;
+
+/// A merge makes no segment larger than this share of the data directory's size limit.
+const LIMIT_SHARE: u64 = 64;
 
 /// A partition this long past its end gets few new rows: its leftovers are merged too.
 const SETTLED_NS: u64 = 600_000_000_000;
@@ -67,7 +69,10 @@ impl Inner {
 
     /// What one merge may take in.
     fn merge_limits(&self) -> Limits {
-        Limits { rows: ROWS_MAX, bytes: self.config.memory_limit / 4 / MEMORY_FACTOR }
+        let in_memory = self.config.memory_limit / 4 / MEMORY_FACTOR;
+        // A directory with a limit gets its room back in small pieces.
+        let on_disk = self.config.retention_bytes.map_or(u64::MAX, |limit| limit / LIMIT_SHARE);
+        Limits { rows: ROWS_MAX, bytes: in_memory.min(on_disk) }
     }
 
     /// Whether segments are being merged, or will be without new data coming in.
@@ -91,6 +96,12 @@ impl Inner {
         };
         let Some(group) = group else { return Ok(false) };
         let started = Instant::now();
+        for meta in &group {
+            // What a damaged page still yields must not become a sound segment.
+            if self.mend_unless_sound(meta)?.is_some() {
+                return Ok(true);
+            }
+        }
         let job = self.dir.job();
         let merged = catch_unwind(AssertUnwindSafe(|| self.merge(&job, &group)))
             .unwrap_or_else(|_| Err(io::Error::other("a store panicked while merging")));
@@ -98,7 +109,7 @@ impl Inner {
             Ok(merged) => merged,
             Err(error) => {
                 job.discard();
-                return if self.quarantine_broken(&group)? { Ok(true) } else { Err(error) };
+                return Err(error);
             }
         };
         self.commit(&Change::Merge { added: &merged, removed: &group }, &job)?;
@@ -116,13 +127,7 @@ impl Inner {
     /// Writes the merged segments and makes sure that they hold what went in.
     fn merge(&self, job: &SegmentDir, group: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>> {
         let signal = group[0].signal;
-        let store = self
-            .stores
-            .signals()
-            .into_iter()
-            .find(|store| store.signal() == signal)
-            .ok_or_else(|| io::Error::other("no store for a segment's signal"))?;
-        let merged = store.compact(job, group)?;
+        let merged = self.store_of(&group[0])?.compact(job, group)?;
         let count = |metas: &[SegmentMeta]| metas.iter().map(|meta| meta.rows).sum::<u64>();
         let (had, has) = (count(group), count(&merged));
         let sound = match signal {
@@ -135,31 +140,6 @@ impl Inner {
         } else {
             Err(io::Error::other(format!("a merge of {had} rows made {has}")))
         }
-    }
-
-    /// Sets aside those segments of a failed merge whose files are damaged. Returns whether there were any.
-    fn quarantine_broken(&self, group: &[SegmentMeta]) -> io::Result<bool> {
-        let broken: Vec<(SegmentMeta, String)> = group
-            .iter()
-            .filter_map(|meta| {
-                let faults = verify_files(&self.dir, meta);
-                (!faults.is_empty()).then(|| (meta.clone(), faults.join("; ")))
-            })
-            .collect();
-        if broken.is_empty() {
-            return Ok(false);
-        }
-        for (meta, reason) in &broken {
-            let signal = meta.signal.name();
-            tracing::error!(
-                signal,
-                id = meta.id,
-                reason,
-                "damaged segment set aside; the rest is served"
-            );
-        }
-        self.commit(&Change::Quarantine { removed: &broken }, &self.dir.job())?;
-        Ok(true)
     }
 }
 

@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -164,7 +165,7 @@ impl Window {
             }
         }
         drop(state);
-        format!("{HEADER} {:08x}\n{body}", crc32fast::hash(body.as_bytes()))
+        format!("{}\n{body}", header_of(&body))
     }
 
     /// Takes in what [`save`](Self::save) wrote, but nothing whose frame ends after `position`. Returns how many
@@ -186,18 +187,27 @@ impl Window {
     }
 }
 
+/// The file in the folder of manifests that holds the window saved with a generation.
+pub fn file(manifest_dir: &Path, generation: u64) -> PathBuf {
+    manifest_dir.join(format!("{generation:016}.dedup"))
+}
+
 /// Checks a saved window's checksum and that each of its lines can be read.
 pub fn check(saved: &[u8]) -> io::Result<usize> {
     let (lines, whole) = parse(saved);
     whole.map(|()| lines.count())
 }
 
+fn header_of(body: &str) -> String {
+    format!("{HEADER} {:08x}", crc32fast::hash(body.as_bytes()))
+}
+
 fn parse(saved: &[u8]) -> (impl Iterator<Item = (u128, Remembered)>, io::Result<()>) {
     let text = String::from_utf8_lossy(saved).into_owned();
     let (header, body) = text.split_once('\n').unwrap_or((&text, ""));
-    let crc = header.strip_prefix(HEADER).and_then(|crc| u32::from_str_radix(crc.trim(), 16).ok());
     let lines: Vec<_> = body.lines().map(parse_line).collect();
-    let whole = crc == Some(crc32fast::hash(body.as_bytes())) && lines.iter().all(Option::is_some);
+    // Compared as text: a flipped bit may turn a digit into a capital of the same value.
+    let whole = header == header_of(body) && lines.iter().all(Option::is_some);
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, "checksum does not match");
     (lines.into_iter().flatten(), whole.then_some(()).ok_or_else(damaged))
 }
@@ -318,7 +328,7 @@ mod tests {
         assert_eq!(check(&good).unwrap(), 3);
         for at in 0..good.len() {
             let mut damaged = good.clone();
-            damaged[at] ^= 1;
+            damaged[at] ^= 1 << (at % 7);
             assert!(check(&damaged).is_err(), "flip at {at}");
             let again = self::window(100);
             assert!(again.load(&damaged, 1).is_err());

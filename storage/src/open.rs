@@ -3,13 +3,15 @@
 //! Nothing is changed before it is known that this version can read everything.
 
 use crate::budget::Budget;
+use crate::check::{is_shortage, verify_segment};
+use crate::commit::Change;
 use crate::config::Config;
 use crate::dedup::{Remembered, Window};
 use crate::disk::{self, Disk};
 use crate::manifest::{self, Manifest, Quarantined};
 use crate::segment::{SegmentDir, SegmentMeta};
-use crate::signal::{Decoded, Decoder, FrameKind, Signal, StoreSet};
-use crate::store::{Ack, Inner, Store, all_rejected, apply};
+use crate::signal::{Decoded, Decoder, FrameKind, Signal, SignalStore, StoreSet};
+use crate::store::{Ack, Inner, Store, apply};
 use crate::wal::frame::Frame;
 use crate::wal::writer::{Writer, WriterStats};
 use crate::wal::{files, replay};
@@ -24,11 +26,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Instant;
-
-/// errno(3) values of a shortage, the same on every Linux.
-const ENOMEM: i32 = 12;
-const ENFILE: i32 = 23;
-const EMFILE: i32 = 24;
 
 /// Frames are decoded side by side in chunks of about this many raw bytes.
 const CHUNK_BYTES: usize = 16 << 20;
@@ -76,7 +73,10 @@ impl Store {
         run("applier", Box::new(move || apply(&applier, applying, end)))?;
         let sealer = inner.clone();
         run("sealer", Box::new(move || sealer.run_sealer()))?;
-        run("compactor", Box::new(move || inner.run_compactor()))?;
+        let compactor = inner.clone();
+        run("compactor", Box::new(move || compactor.run_compactor()))?;
+        inner.commit_mended();
+        run("mender", Box::new(move || inner.run_mender()))?;
         Ok(store)
     }
 }
@@ -150,6 +150,8 @@ fn prepare(config: Config, stores: Arc<dyn StoreSet>) -> io::Result<Arc<Inner>> 
         garbage: Mutex::default(),
         sealer: Default::default(),
         compactor: Default::default(),
+        mender: Default::default(),
+        mend_stats: Default::default(),
         stopping: AtomicBool::new(false),
         last_seal: Mutex::new(Instant::now()),
         free_bytes: AtomicU64::new(u64::MAX),
@@ -159,9 +161,14 @@ fn prepare(config: Config, stores: Arc<dyn StoreSet>) -> io::Result<Arc<Inner>> 
         compactions: AtomicU64::new(0),
         damaged_wal_bytes: AtomicU64::new(0),
         panics: AtomicU64::new(0),
+        mended_at_open: AtomicBool::new(false),
         config,
     };
     inner.open_segments(previous.as_ref())?;
+    // A generation that was damaged leaves the other alone, without one to fall back to.
+    if previous.is_none() && generation > 1 {
+        inner.mended_at_open.store(true, Ordering::Release);
+    }
     inner.load_window();
     Ok(Arc::new(inner))
 }
@@ -176,10 +183,19 @@ impl Inner {
                 manifest.segments.iter().filter(of_signal).cloned().collect();
             for (meta, error) in store.open(&self.dir, &metas) {
                 // Too few descriptors or too little memory says nothing about the file.
-                if matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE)) {
+                if is_shortage(&error) {
                     return Err(error);
                 }
-                self.set_aside(&mut manifest, &meta, &error.to_string());
+                self.mended_at_open.store(true, Ordering::Release);
+                match self.rebuild_at_open(store, &meta) {
+                    Some(anew) => {
+                        let generation = manifest.generation + 1;
+                        manifest.segments.retain(|other| other.id != meta.id);
+                        manifest.segments.extend(anew);
+                        self.garbage.lock().push((Instant::now(), generation, meta));
+                    }
+                    None => self.set_aside(&mut manifest, &meta, &error.to_string()),
+                }
             }
         }
         // Files that only the previous generation names wait for the next commit.
@@ -193,6 +209,32 @@ impl Inner {
                 .map(|meta| (now, manifest.generation, meta.clone())),
         );
         Ok(())
+    }
+
+    /// Makes a segment anew that can't be opened, if its Parquet files are sound.
+    fn rebuild_at_open(
+        &self,
+        store: &dyn SignalStore,
+        meta: &SegmentMeta,
+    ) -> Option<Vec<SegmentMeta>> {
+        let faults = verify_segment(&self.dir, meta).ok()?;
+        let job = self.dir.job();
+        let anew = self.rebuild(&job, meta, &faults).ok().filter(|_| !faults.is_empty());
+        let opened = anew.filter(|anew| store.open(&self.dir, anew).is_empty());
+        match &opened {
+            Some(_) => tracing::warn!(?faults, "damaged files made anew from Parquet"),
+            None => job.discard(),
+        }
+        opened
+    }
+
+    /// Makes durable what opening has mended or set aside. When that fails, the next change does it.
+    fn commit_mended(&self) {
+        if self.mended_at_open.load(Ordering::Acquire)
+            && let Err(error) = self.commit(&Change::Tidy, &self.dir.job())
+        {
+            tracing::warn!(%error, "what was mended at the start could not be committed yet");
+        }
     }
 
     /// Takes in the window saved with the manifest; without it, retries from before the last seal are not known.
@@ -299,8 +341,7 @@ impl Inner {
             }
         };
         let ack = Ack { accepted, rejected, reason, duplicate: false };
-        let ack = if self.insert(batch) { ack } else { all_rejected(&ack) };
-        self.count(held.kind.signal(), &ack);
+        let ack = self.insert_and_count(batch, held.kind.signal(), ack);
         self.window.remember(held.hash, Remembered::new(held.arrival_ns, held.end, &ack));
     }
 }

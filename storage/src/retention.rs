@@ -1,4 +1,7 @@
 //! Retention: whole segments go when all their rows are too old, or when the data directory is too large.
+//!
+//! A directory with a limit is held between 95 % and 100 % of it. Files that went out of use wait for queries that began
+//! before; where there is no room for that, they go at once, and a query that still wants one fails and may be repeated.
 
 use crate::commit::Change;
 use crate::segment::{PARTITION_NS, SegmentMeta};
@@ -22,18 +25,37 @@ impl Inner {
             None => Vec::new(),
         };
         if let Some(limit) = self.config.retention_bytes {
-            let log = files::total_bytes(&self.config.data_dir.join("wal"))?;
-            let limit = limit.saturating_sub(log + self.garbage_bytes());
-            gone.extend(past_size(&segments, &gone, limit));
+            let target = limit - limit / SLACK;
+            gone.extend(past_size(&segments, &gone, target.saturating_sub(self.log_bytes()?)));
         }
-        if gone.is_empty() {
-            return Ok(false);
+        if !gone.is_empty() {
+            tracing::info!(segments = gone.len(), "dropping segments past retention");
+            self.commit(&Change::Expire { removed: &gone }, &self.dir.job())?;
         }
-        tracing::info!(segments = gone.len(), "dropping segments past retention");
-        self.commit(&Change::Expire { removed: &gone }, &self.dir.job())?;
-        Ok(true)
+        if let Some(limit) = self.config.retention_bytes {
+            self.make_room(limit)?;
+        }
+        Ok(!gone.is_empty())
+    }
+
+    /// Deletes files that wait for queries, as far as the directory is too large.
+    fn make_room(&self, limit: u64) -> io::Result<()> {
+        let waiting = self.garbage_bytes();
+        let live: u64 = self.manifest.lock().segments.iter().map(SegmentMeta::bytes).sum();
+        let bytes = (live + waiting + self.log_bytes()?).saturating_sub(limit);
+        if bytes == 0 || waiting == 0 {
+            return Ok(());
+        }
+        self.commit(&Change::MakeRoom { bytes }, &self.dir.job())
+    }
+
+    fn log_bytes(&self) -> io::Result<u64> {
+        files::total_bytes(&self.config.data_dir.join("wal"))
     }
 }
+
+/// The share of a size limit that is kept free for what comes in between two passes: 1/32.
+const SLACK: u64 = 32;
 
 fn past_age(
     segments: &[SegmentMeta],

@@ -48,12 +48,21 @@ impl Inner {
 
     /// Writes all hot rows to segments and commits them.
     pub(crate) fn seal(&self) -> io::Result<()> {
+        self.seal_what_is_hot(false)
+    }
+
+    /// Commits also when nothing is hot, which saves the window of requests anew.
+    pub(crate) fn seal_even_nothing(&self) -> io::Result<()> {
+        self.seal_what_is_hot(true)
+    }
+
+    fn seal_what_is_hot(&self, even_nothing: bool) -> io::Result<()> {
         let mut sealing = self.sealing.lock();
         let cut = match *sealing {
             Some(cut) => cut,
             None => *sealing.insert(self.cut()?),
         };
-        if cut.position == self.manifest.lock().wal_position {
+        if cut.position == self.manifest.lock().wal_position && !even_nothing {
             *sealing = None;
             return Ok(());
         }

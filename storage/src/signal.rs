@@ -142,6 +142,32 @@ pub trait SignalStore: Send + Sync + 'static {
         sealed: bool,
     ) -> io::Result<()>;
 
+    /// Writes a segment anew from its Parquet files alone, indexes and all; it need not be open. The same rows come out.
+    ///
+    /// # Errors
+    /// `Unsupported` where there is nothing beside the Parquet files that could be made from them.
+    fn rebuild(&self, dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Vec<SegmentMeta>> {
+        let _ = (dir, meta);
+        Err(io::Error::new(io::ErrorKind::Unsupported, "it has no indexes of its own"))
+    }
+
+    /// Writes an open segment anew without the rows of a service; nothing is left of it in the files. `None` when the
+    /// segment does not name the service at all, and no file where no row is left.
+    fn without(
+        &self,
+        dir: &SegmentDir,
+        meta: &SegmentMeta,
+        service: &str,
+    ) -> io::Result<Option<Vec<SegmentMeta>>>;
+
+    /// Forgets what is remembered of a service beside rows: its names in pickers. Later rows bring them back.
+    fn forget(&self, service: &str) {
+        let _ = service;
+    }
+
+    /// Rows that are hot or frozen.
+    fn hot_rows(&self) -> u64;
+
     /// Merges segments of one partition into one (or few); inputs stay as they are.
     fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>>;
 

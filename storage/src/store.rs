@@ -10,10 +10,11 @@ use crate::config::Config;
 use crate::dedup::{Admission, Remembered, Ticket, Window};
 use crate::ledger::Ledger;
 use crate::manifest::Manifest;
+use crate::mend::MendStats;
 use crate::segment::{SegmentDir, SegmentMeta};
-use crate::signal::{Batch, Decoder, FrameKind, Signal, StoreSet};
+use crate::signal::{Batch, Decoder, FrameKind, Signal, SignalStore, StoreSet};
 use crate::wal::frame;
-use crate::wal::writer::{Applying, Queued, WriterStats};
+use crate::wal::writer::{Applying, Order, Queued, WriterStats};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use std::fs::File;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -63,6 +64,9 @@ impl AppendError {
         !matches!(self, Self::Malformed(_))
     }
 }
+
+/// Writing a manifest and opening new segments takes less.
+const CHANGE_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// A decoded request between the log and the hot rows.
 pub(crate) struct Pending {
@@ -110,6 +114,8 @@ pub(crate) struct Inner {
     pub generation: AtomicU64,
     pub sealer: Bell,
     pub compactor: Bell,
+    pub mender: Bell,
+    pub mend_stats: MendStats,
     pub stopping: AtomicBool,
     pub last_seal: Mutex<Instant>,
     pub free_bytes: AtomicU64,
@@ -119,6 +125,8 @@ pub(crate) struct Inner {
     pub compactions: AtomicU64,
     pub damaged_wal_bytes: AtomicU64,
     pub panics: AtomicU64,
+    /// Something was set aside or made anew before the store was open, and is not yet committed.
+    pub mended_at_open: AtomicBool,
 }
 
 /// Wakes one background thread.
@@ -148,7 +156,7 @@ impl Bell {
 pub struct Store {
     pub(crate) inner: Arc<Inner>,
     pub(crate) decoder: Arc<dyn Decoder>,
-    pub(crate) queue: Mutex<Option<Sender<Queued<Pending>>>>,
+    pub(crate) queue: Mutex<Option<Sender<Order<Pending>>>>,
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
     pub(crate) _lock: File,
 }
@@ -157,6 +165,8 @@ pub struct Store {
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct StoreStats {
     pub ledger: Ledger,
+    /// Records that queries see, counted in hot rows and segments: what the ledger's `live` must say.
+    pub live: Vec<(Signal, u64)>,
     pub hot_bytes: u64,
     pub in_flight_bytes: u64,
     pub wal_bytes: u64,
@@ -183,6 +193,10 @@ pub struct StoreStats {
     /// Requests that a store could not take in because of a fault of its own.
     pub panics: u64,
     pub quarantined: Vec<Quarantined>,
+    /// Passes in which all files were compared with the manifest; the first follows the start at once.
+    pub mend_passes: u64,
+    /// Segments made anew from their Parquet files.
+    pub rebuilt: u64,
 }
 
 impl Store {
@@ -232,7 +246,7 @@ impl Store {
         let item =
             Pending { batch: decoded.batch, signal, ack, arrival_ns, ticket, _room: room, done };
         let sent = match self.queue.lock().as_ref() {
-            Some(queue) => queue.send(Queued { frame, item }).is_ok(),
+            Some(queue) => queue.send(Order::Write(Queued { frame, item })).is_ok(),
             None => false,
         };
         if !sent {
@@ -293,6 +307,7 @@ impl Store {
         self.inner.stopping.store(true, Ordering::Release);
         self.inner.sealer.ring();
         self.inner.compactor.ring();
+        self.inner.mender.ring();
         drop(self.queue.lock().take());
         drop(self.inner.applier.lock().take());
         for thread in self.threads.lock().drain(..) {
@@ -302,10 +317,21 @@ impl Store {
         }
     }
 
+    /// What was found damaged and set aside, so that answers can say what they may lack.
+    pub fn set_aside(&self) -> Vec<Quarantined> {
+        self.inner.manifest.lock().quarantined.clone()
+    }
+
     pub fn stats(&self) -> StoreStats {
         let inner = &self.inner;
         let working = inner.is_sealing() || inner.merge_is_due();
+        // While it is held, stores and manifest agree. On a disk that hangs the numbers may be off for that long.
+        let unchanging = inner.changing.try_lock_for(CHANGE_TIME_MAX);
         let manifest = inner.manifest.lock();
+        // Rows become hot and are counted under this lock.
+        let ledger = inner.ledger.lock();
+        let live = inner.count_live(&manifest);
+        let ledger = *ledger;
         let segments = Signal::ALL
             .into_iter()
             .map(|signal| {
@@ -322,9 +348,11 @@ impl Store {
         let (manifest_generation, wal_position) = (manifest.generation, manifest.wal_position);
         let quarantined = manifest.quarantined.clone();
         drop(manifest);
+        drop(unchanging);
         let wal = &inner.wal_stats;
         StoreStats {
-            ledger: *inner.ledger.lock(),
+            ledger,
+            live,
             hot_bytes: inner.stores.hot_bytes() as u64,
             in_flight_bytes: inner.budget.in_flight(),
             wal_bytes: wal.end.load(Ordering::Acquire).saturating_sub(wal_position),
@@ -346,6 +374,8 @@ impl Store {
             reserve_bytes: inner.reserve_bytes.load(Ordering::Relaxed),
             panics: inner.panics.load(Ordering::Relaxed),
             quarantined,
+            mend_passes: inner.mend_stats.passes.load(Ordering::Relaxed),
+            rebuilt: inner.mend_stats.rebuilt.load(Ordering::Relaxed),
         }
     }
 }
@@ -388,16 +418,14 @@ pub(crate) fn apply(inner: &Inner, applying: Receiver<ToApplier>, start: u64) {
 
 fn apply_one(inner: &Inner, item: Pending, end: u64) {
     let Pending { batch, signal, ack, arrival_ns, ticket, _room, done } = item;
-    let inserted = inner.insert(batch);
-    let ack = if inserted { ack } else { all_rejected(&ack) };
-    inner.count(signal, &ack);
+    let ack = inner.insert_and_count(batch, signal, ack);
     ticket.settle(Remembered::new(arrival_ns, end, &ack));
     // The sender may have gone; its retry will be a duplicate.
     let _ = done.send(Ok(ack));
 }
 
 /// The answer to a request that a store can't hold, and never will.
-pub(crate) fn all_rejected(ack: &Ack) -> Ack {
+fn all_rejected(ack: &Ack) -> Ack {
     Ack {
         accepted: 0,
         rejected: ack.accepted + ack.rejected,
@@ -408,7 +436,7 @@ pub(crate) fn all_rejected(ack: &Ack) -> Ack {
 
 impl Inner {
     /// Makes a batch visible. A panic in a store costs this batch only; `false` then.
-    pub(crate) fn insert(&self, batch: Batch) -> bool {
+    fn insert(&self, batch: Batch) -> bool {
         let inserted = catch_unwind(AssertUnwindSafe(|| self.stores.insert(batch))).is_ok();
         if !inserted {
             self.panics.fetch_add(1, Ordering::Relaxed);
@@ -417,11 +445,25 @@ impl Inner {
         inserted
     }
 
-    pub(crate) fn count(&self, signal: Signal, ack: &Ack) {
-        if let Some(account) = self.ledger.lock().account_mut(signal) {
+    /// Makes a batch visible and enters it into the ledger, in one step for those who compare the two. Returns the
+    /// answer for its sender.
+    pub(crate) fn insert_and_count(&self, batch: Batch, signal: Signal, ack: Ack) -> Ack {
+        let mut ledger = self.ledger.lock();
+        let ack = if self.insert(batch) { ack } else { all_rejected(&ack) };
+        if let Some(account) = ledger.account_mut(signal) {
             account.stored += ack.accepted;
             account.rejected += ack.rejected;
         }
+        ack
+    }
+
+    /// Rows that are hot or in segments. For those who hold `changing` and `ledger`.
+    fn count_live(&self, manifest: &Manifest) -> Vec<(Signal, u64)> {
+        let of_store = |store: &dyn SignalStore| {
+            let sealed = manifest.segments.iter().filter(|meta| meta.signal == store.signal());
+            (store.signal(), store.hot_rows() + sealed.map(|meta| meta.rows).sum::<u64>())
+        };
+        self.stores.signals().into_iter().map(of_store).collect()
     }
 
     fn count_duplicate(&self, signal: Signal, ack: &Ack) {

@@ -6,6 +6,7 @@ pub mod filter;
 mod groups;
 mod miner;
 pub mod query;
+mod rebuild;
 mod row;
 mod scan;
 mod sealed;

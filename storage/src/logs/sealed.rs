@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 /// Columns that a whole row is read from; the attribute columns come on top, the rest is in the groups.
-const ROW_COLUMNS: [&str; 9] = [
+pub(super) const ROW_COLUMNS: [&str; 9] = [
     "timestamp",
     "observed_offset_ns",
     "body",
@@ -216,7 +216,7 @@ fn column<'a>(batch: &'a RecordBatch, name: &str) -> io::Result<&'a ArrayRef> {
 }
 
 /// Appends rows as they were when they came in.
-fn push_rows(
+pub(super) fn push_rows(
     read: &RecordBatch,
     groups: &Groups,
     group_of_rows: &[u32],

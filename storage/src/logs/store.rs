@@ -3,7 +3,7 @@
 use super::batch::LogBatch;
 use super::sealed::LogSegment;
 use super::snapshot::LogSnapshot;
-use super::{compact, write};
+use super::{compact, rebuild, write};
 use crate::columnar::KeyTypes;
 use crate::resource::Interner;
 use crate::segment::{SegmentDir, SegmentMeta};
@@ -146,6 +146,11 @@ impl SignalStore for LogStore {
         self.hot_bytes.load(Ordering::Relaxed)
     }
 
+    fn hot_rows(&self) -> u64 {
+        let live = self.live.read();
+        live.frozen.iter().chain(&live.hot).map(|batch| batch.len() as u64).sum()
+    }
+
     fn freeze(&self) {
         let mut live = self.live.write();
         if live.frozen.is_empty() {
@@ -189,6 +194,24 @@ impl SignalStore for LogStore {
             self.hot_bytes.store(hot, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    fn rebuild(&self, dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Vec<SegmentMeta>> {
+        rebuild::rebuild(dir, meta, &self.interner, None)
+    }
+
+    fn without(
+        &self,
+        dir: &SegmentDir,
+        meta: &SegmentMeta,
+        service: &str,
+    ) -> io::Result<Option<Vec<SegmentMeta>>> {
+        let segment = LogSegment::open(dir, meta, &self.interner)?;
+        let senders = &segment.outline()?.groups.resources;
+        if !senders.iter().any(|resource| *resource.service_name == *service) {
+            return Ok(None);
+        }
+        rebuild::rebuild(dir, meta, &self.interner, Some(service)).map(Some)
     }
 
     fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>> {

@@ -256,6 +256,12 @@ impl SignalStore for MetricStore {
         live.hot.bytes + live.frozen.as_ref().map_or(0, |frozen| frozen.bytes)
     }
 
+    fn hot_rows(&self) -> u64 {
+        let live = self.live.read();
+        let tables = live.frozen.as_deref().into_iter().chain([&live.hot]);
+        tables.flat_map(|table| &table.series).map(|series| series.points.len() as u64).sum()
+    }
+
     fn freeze(&self) {
         let mut live = self.live.write();
         if live.frozen.is_none() {
@@ -303,6 +309,28 @@ impl SignalStore for MetricStore {
             live.frozen = None;
         }
         Ok(())
+    }
+
+    fn without(
+        &self,
+        dir: &SegmentDir,
+        meta: &SegmentMeta,
+        service: &str,
+    ) -> io::Result<Option<Vec<SegmentMeta>>> {
+        let segment = self.open_one(dir, meta)?;
+        let table = segment.table()?;
+        let is_theirs = |series: &Arc<SeriesMeta>| *series.metric.resource.service_name == *service;
+        if !table.series.iter().any(|series| is_theirs(&series.meta)) {
+            return Ok(None);
+        }
+        let families = table.families.clone();
+        let mut rest = HotTable { families, ..HotTable::default() };
+        for (series, points) in segment.read_all()? {
+            if !is_theirs(&series) {
+                rest.push_stored(&series, points);
+            }
+        }
+        segment::write(dir, &rest, meta.level).map(Some)
     }
 
     fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>> {

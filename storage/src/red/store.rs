@@ -349,6 +349,11 @@ impl SignalStore for RedStore {
         self.live.read().hot_bytes
     }
 
+    fn hot_rows(&self) -> u64 {
+        let live = self.live.read();
+        (live.frozen.len() + live.hot.len()) as u64
+    }
+
     fn freeze(&self) {
         let mut live = self.live.write();
         if live.frozen.is_empty() {
@@ -393,6 +398,28 @@ impl SignalStore for RedStore {
             live.hot_bytes = live.hot.values().map(RedCell::heap_bytes).sum();
         }
         Ok(())
+    }
+
+    fn without(
+        &self,
+        dir: &SegmentDir,
+        meta: &SegmentMeta,
+        service: &str,
+    ) -> io::Result<Option<Vec<SegmentMeta>>> {
+        // Calls between services carry the callee's name as their operation.
+        let names =
+            |key: &RedKey| *key.service == *service || (key.kind < 0 && *key.operation == *service);
+        let segment = RedSegment::open(dir, meta)?;
+        let mut rest = Vec::new();
+        segment.read(|key| !names(key), &mut rest)?;
+        if rest.len() as u64 == meta.rows {
+            return Ok(None);
+        }
+        segment::write(dir, rest, meta.level).map(Some)
+    }
+
+    fn forget(&self, service: &str) {
+        self.live.write().keys.remove(service);
     }
 
     fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>> {

@@ -13,7 +13,7 @@ mod names;
 pub mod records;
 mod row;
 mod search;
-mod segment;
+pub(crate) mod segment;
 mod store;
 pub mod table;
 #[cfg(test)]

@@ -24,6 +24,10 @@ impl Names {
         self.0.get(service).into_iter().flatten()
     }
 
+    pub fn remove(&mut self, service: &str) {
+        self.0.remove(service);
+    }
+
     /// Whether nothing of `other` would be new.
     pub fn covers(&self, other: &Self) -> bool {
         other.0.iter().all(|(service, theirs)| {

@@ -52,19 +52,25 @@ pub struct SpanSegment {
     index: RwLock<Arc<TraceIndex>>,
 }
 
+/// The Parquet file, if it holds as many rows as the manifest says.
+fn open_rows_file(dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<ParquetFile> {
+    let file = ParquetFile::open(&dir.file_path(meta, "parquet"))?;
+    if file.rows() as u64 != meta.rows {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} rows, the manifest says {}", file.rows(), meta.rows),
+        ));
+    }
+    Ok(file)
+}
+
 impl SpanSegment {
     /// Opens a segment; fails when the Parquet file is missing, damaged at its footer, or holds another number of
     /// rows. A missing or damaged trace index is made anew, in memory.
     ///
     /// * `room`: for what trace indexes keep in memory.
     pub fn open(dir: &SegmentDir, meta: &SegmentMeta, room: &Arc<Room>) -> io::Result<Self> {
-        let file = ParquetFile::open(&dir.file_path(meta, "parquet"))?;
-        if file.rows() as u64 != meta.rows {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{} rows, the manifest says {}", file.rows(), meta.rows),
-            ));
-        }
+        let file = open_rows_file(dir, meta)?;
         let path = dir.file_path(meta, INDEX);
         let index = match TraceIndex::open(&path, meta.rows, room) {
             Ok(index) => index,
@@ -74,6 +80,13 @@ impl SpanSegment {
             }
             Err(error) => return Err(error),
         };
+        Ok(Self { meta: meta.clone(), file, index: RwLock::new(Arc::new(index)) })
+    }
+
+    /// Opens the rows alone; what lies beside them as an index is not looked at, but made anew in memory.
+    pub fn open_rows(dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Self> {
+        let file = open_rows_file(dir, meta)?;
+        let index = index_of(&file)?;
         Ok(Self { meta: meta.clone(), file, index: RwLock::new(Arc::new(index)) })
     }
 

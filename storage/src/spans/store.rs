@@ -146,6 +146,18 @@ impl SpanStore {
         }
         Ok(Arc::new(segment))
     }
+
+    /// All rows of a segment, those of one service left out.
+    fn batch_of(&self, segment: &SpanSegment, but: Option<&str>) -> io::Result<Arc<SpanBatch>> {
+        let mut batch = SpanBatch::default();
+        for span in segment.spans(None, &self.interner)? {
+            if but != Some(&*span.resource.service_name) {
+                batch.push_span(&span);
+            }
+        }
+        batch.finish();
+        Ok(Arc::new(batch))
+    }
 }
 
 impl SignalStore for SpanStore {
@@ -155,6 +167,11 @@ impl SignalStore for SpanStore {
 
     fn hot_bytes(&self) -> usize {
         self.hot_bytes.load(Ordering::Relaxed)
+    }
+
+    fn hot_rows(&self) -> u64 {
+        let live = self.live.read();
+        live.frozen.iter().chain(&live.hot).map(|batch| batch.len() as u64).sum()
     }
 
     fn freeze(&self) {
@@ -201,6 +218,30 @@ impl SignalStore for SpanStore {
             self.hot_bytes.store(hot, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    fn rebuild(&self, dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Vec<SegmentMeta>> {
+        let rows = self.batch_of(&SpanSegment::open_rows(dir, meta)?, None)?;
+        write::write(dir, &[&rows], meta.level)
+    }
+
+    fn without(
+        &self,
+        dir: &SegmentDir,
+        meta: &SegmentMeta,
+        service: &str,
+    ) -> io::Result<Option<Vec<SegmentMeta>>> {
+        let segment = SpanSegment::open_rows(dir, meta)?;
+        let names = segment.file.text(NAMES_TEXT).map(Names::from_text).unwrap_or_default();
+        if !names.services().any(|named| **named == *service) {
+            return Ok(None);
+        }
+        let rest = self.batch_of(&segment, Some(service))?;
+        write::write(dir, &[&rest], meta.level).map(Some)
+    }
+
+    fn forget(&self, service: &str) {
+        self.names.write().remove(service);
     }
 
     fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>> {

@@ -28,6 +28,13 @@ pub struct Queued<T> {
     pub item: T,
 }
 
+/// What the writing thread is asked for.
+pub enum Order<T> {
+    Write(Queued<T>),
+    /// To close its file: what comes later goes to a new one. Answered when it is so.
+    NewFile(SyncSender<()>),
+}
+
 /// What the applier is told, in stream order.
 #[derive(Debug)]
 pub enum Applying<T, C> {
@@ -103,18 +110,32 @@ impl Writer {
     }
 
     /// Runs until all senders of `queue` are gone.
-    pub fn run<T, C>(mut self, queue: Receiver<Queued<T>>, applier: SyncSender<Applying<T, C>>) {
+    pub fn run<T, C>(mut self, queue: Receiver<Order<T>>, applier: SyncSender<Applying<T, C>>) {
         let mut group = Group::default();
         let mut items = Vec::new();
-        while let Ok(first) = queue.recv() {
+        while let Ok(order) = queue.recv() {
+            let first = match order {
+                Order::Write(first) => first,
+                Order::NewFile(done) => {
+                    self.close_file(&done);
+                    continue;
+                }
+            };
             group.clear();
             group.push(&first.frame);
             items.push(first.item);
+            let mut then_close = None;
             while group.bytes.len() < GROUP_BYTES
+                && then_close.is_none()
                 && let Ok(next) = queue.try_recv()
             {
-                group.push(&next.frame);
-                items.push(next.item);
+                match next {
+                    Order::Write(next) => {
+                        group.push(&next.frame);
+                        items.push(next.item);
+                    }
+                    Order::NewFile(done) => then_close = Some(done),
+                }
             }
             let outcome = self.write_group(&mut group);
             self.stats.failing.store(outcome.is_err(), Ordering::Release);
@@ -134,9 +155,19 @@ impl Writer {
                     return;
                 }
             }
+            if let Some(done) = then_close {
+                self.close_file(&done);
+            }
             // One huge group must not hold its memory for ever.
             group.bytes.shrink_to(GROUP_BYTES);
         }
+    }
+
+    fn close_file(&mut self, done: &SyncSender<()>) {
+        self.file = None;
+        self.stats.file_start.store(self.position, Ordering::Release);
+        // Whoever asked may have gone.
+        let _ = done.send(());
     }
 
     fn write_group(&mut self, group: &mut Group) -> io::Result<()> {

@@ -150,6 +150,11 @@ impl SignalStore for IdStore {
         (live.hot.len() + live.frozen.len()) * 100
     }
 
+    fn hot_rows(&self) -> u64 {
+        let live = self.live.lock();
+        (live.hot.len() + live.frozen.len()) as u64
+    }
+
     fn freeze(&self) {
         let mut live = self.live.lock();
         if live.frozen.is_empty() {
@@ -191,6 +196,21 @@ impl SignalStore for IdStore {
             live.frozen.clear();
         }
         Ok(())
+    }
+
+    fn without(
+        &self,
+        dir: &SegmentDir,
+        meta: &SegmentMeta,
+        service: &str,
+    ) -> io::Result<Option<Vec<SegmentMeta>>> {
+        // An id is its own service.
+        let ids = read(dir, meta)?;
+        let rest: Vec<u64> = ids.iter().copied().filter(|id| id.to_string() != service).collect();
+        if rest.len() == ids.len() {
+            return Ok(None);
+        }
+        self.write(dir, &rest, meta.level).map(Some)
     }
 
     fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>> {

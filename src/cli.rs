@@ -2,9 +2,10 @@
 
 use crate::client::{self, Server};
 use crate::config::RawConfig;
-use crate::{app, demo};
-use clap::{Args, Parser, Subcommand};
+use crate::{app, check, demo};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Metrics, traces and logs in one binary: an OpenTelemetry observability stack
 #[derive(Debug, Parser)]
@@ -30,6 +31,13 @@ enum Command {
     Query(Query),
     /// Print log records as they arrive
     Tail(Tail),
+    /// Delete all data of a service from a running server
+    Delete(Delete),
+    /// Verify a data directory, also while a server runs on it
+    #[command(
+        after_help = "Prints a line for each fault. Exit codes: 0 all is sound, 1 there are faults, 2 the directory can't be read."
+    )]
+    Check(Check),
     /// Run the demo shop against the running server, or with a server of its own
     Demo(Demo),
 }
@@ -155,6 +163,48 @@ struct Tail {
 }
 
 #[derive(Debug, Args)]
+struct Delete {
+    /// Its name, as in service.name; everything that it has sent so far goes
+    #[arg(long, value_name = "NAME")]
+    service: String,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    /// Directory to verify [default: trefoil-data]
+    #[arg(long, env = "TREFOIL_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// How to print what was found
+    #[arg(long, short, value_enum, default_value = "table")]
+    output: CheckOutput,
+
+    /// Mend what can be mended, while no server runs: indexes are made anew from sound Parquet files, other damaged
+    /// files are set aside in DIR/quarantine
+    #[arg(long)]
+    repair: bool,
+
+    /// The server's setting: --repair reads the log as the server would
+    #[arg(long, env = "TREFOIL_RETENTION", value_name = "TIME")]
+    retention: Option<String>,
+
+    /// TOML file with settings [default: trefoil.toml, if it is there]
+    #[arg(long = "config", env = "TREFOIL_CONFIG", value_name = "FILE")]
+    config_file: Option<PathBuf>,
+}
+
+/// How `trefoil check` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CheckOutput {
+    /// Lines, for people
+    Table,
+    /// One JSON object
+    Json,
+}
+
+#[derive(Debug, Args)]
 struct Demo {
     #[command(flatten)]
     serve: Serve,
@@ -164,15 +214,34 @@ struct Demo {
 ///
 /// # Errors
 /// In one line what went wrong and, where there is one, the remedy.
-pub async fn run(cli: Cli) -> anyhow::Result<()> {
+pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Serve(serve) => app::serve(serve.config()?).await,
-        Command::Query(query) => ask(query).await,
+        Command::Check(check) => return Ok(verify(check).await),
+        Command::Serve(serve) => app::serve(serve.config()?).await?,
+        Command::Query(query) => ask(query).await?,
         Command::Tail(Tail { q, connect }) => {
-            client::tail::tail(&Server::new(&connect)?, &q, connect.output).await
+            client::tail::tail(&Server::new(&connect)?, &q, connect.output).await?
         }
-        Command::Demo(Demo { serve }) => demo::run(serve.config()?).await,
+        Command::Delete(Delete { service, connect }) => {
+            client::delete::delete(&Server::new(&connect)?, &service, connect.output).await?
+        }
+        Command::Demo(Demo { serve }) => demo::run(serve.config()?).await?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Any failure but faults in the data is code 2.
+async fn verify(check: Check) -> ExitCode {
+    let Check { data_dir, output, repair, retention, config_file } = check;
+    let verified = async move {
+        let typed = RawConfig { data_dir, retention, ..RawConfig::default() };
+        let config = typed.or_from_file(config_file.as_deref())?.parse()?;
+        tokio::task::spawn_blocking(move || check::run(&config, repair, output)).await?
+    };
+    verified.await.unwrap_or_else(|error| {
+        eprintln!("trefoil: {error:#}");
+        ExitCode::from(2)
+    })
 }
 
 impl Serve {

@@ -39,6 +39,15 @@ pub struct RawConfig {
     #[arg(long, env = "TREFOIL_RETENTION", value_name = "TIME")]
     pub retention: Option<String>,
 
+    /// Size of the data directory above which the oldest data are dropped: such as 10GiB, or "unlimited" [default: unlimited]
+    #[arg(long, env = "TREFOIL_RETENTION_SIZE", value_name = "BYTES")]
+    #[serde(deserialize_with = "text_or_number")]
+    pub retention_size: Option<String>,
+
+    /// Age at which recent data leave memory for files; a restart reads the log of about as long [default: 5m]
+    #[arg(long, env = "TREFOIL_SEAL_AGE", value_name = "TIME")]
+    pub seal_age: Option<String>,
+
     /// Memory that hot data, requests in flight, caches and queries may use together, such as 512MiB [default: 1GiB]
     #[arg(long, env = "TREFOIL_MEMORY_LIMIT", value_name = "BYTES")]
     #[serde(deserialize_with = "text_or_number")]
@@ -173,6 +182,8 @@ pub struct Config {
     pub otlp_http_addr: SocketAddr,
     pub http_addr: SocketAddr,
     pub retention: Retention,
+    pub retention_bytes: Option<u64>,
+    pub seal_age: Duration,
     pub memory_limit_bytes: u64,
     pub promql_experimental: bool,
     pub promql: Promql,
@@ -239,6 +250,8 @@ impl RawConfig {
             otlp_http_addr: self.otlp_http_addr.or(of_file.otlp_http_addr),
             http_addr: self.http_addr.or(of_file.http_addr),
             retention: self.retention.or(of_file.retention),
+            retention_size: self.retention_size.or(of_file.retention_size),
+            seal_age: self.seal_age.or(of_file.seal_age),
             memory_limit: self.memory_limit.or(of_file.memory_limit),
             promql_experimental: self.promql_experimental.or(of_file.promql_experimental),
             promql_samples_max: self.promql_samples_max.or(of_file.promql_samples_max),
@@ -319,6 +332,13 @@ impl RawConfig {
             otlp_http_addr: reader.addr("otlp-http-addr", self.otlp_http_addr, 4318),
             http_addr: reader.addr("http-addr", self.http_addr, 4319),
             retention: reader.read("retention", self.retention.as_deref(), "7d", units::retention),
+            retention_bytes: reader.read(
+                "retention-size",
+                self.retention_size.as_deref(),
+                "unlimited",
+                units::size_limit,
+            ),
+            seal_age: reader.read("seal-age", self.seal_age.as_deref(), "5m", units::duration),
             memory_limit_bytes,
             promql_experimental: self.promql_experimental.unwrap_or(false),
             promql,
@@ -351,6 +371,9 @@ impl RawConfig {
         if config.memory_limit_bytes < MEMORY_LIMIT_MIN {
             reader.0.push("memory-limit must be at least 64MiB".to_owned());
         }
+        if config.retention_bytes.is_some_and(|bytes| bytes < RETENTION_SIZE_MIN) {
+            reader.0.push("retention-size must be at least 256MiB".to_owned());
+        }
         if config.token.is_none() && !self.allow_unauthenticated.unwrap_or(false) {
             for (name, addr) in [
                 ("otlp-grpc-addr", config.otlp_grpc_addr),
@@ -377,6 +400,9 @@ pub const SAMPLE_BYTES: u64 = 16;
 
 /// Prometheus' own limit, however much memory there is.
 const SAMPLES_MAX: u64 = 50_000_000;
+
+/// The log of recent requests alone takes up to 100 MiB between two seals.
+const RETENTION_SIZE_MIN: u64 = 256 << 20;
 
 /// Collects mistakes while settings are read.
 struct Reader(Vec<String>);

@@ -4,6 +4,7 @@
 
 mod app;
 mod assets;
+mod check;
 mod cli;
 mod client;
 mod config;
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
     // What may still run on blocking threads (an interrupted replay) must not hold up the exit.
     runtime.shutdown_timeout(Duration::from_millis(100));
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => fail(&error),
     }
 }

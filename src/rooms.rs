@@ -34,16 +34,13 @@ pub fn open(config: &Config) -> anyhow::Result<Rooms> {
     let stores = Arc::new(Stores::new(interner.clone(), config.otlp.clone()));
     let mut storage = trefoil_storage::config::Config::new(&config.data_dir);
     storage.memory_limit = config.memory_limit_bytes;
-    let mut limits = DecodeLimits::default();
-    match config.retention {
-        Retention::For(age) => storage.retention = Some(age),
-        Retention::Unlimited => {
-            storage.retention = None;
-            // Any timestamp is welcome then, also one that lies ahead.
-            limits.future_ns = u64::MAX;
-        }
-    }
-    let decoder = Arc::new(FrameDecoder::new(interner, limits));
+    storage.retention = match config.retention {
+        Retention::For(age) => Some(age),
+        Retention::Unlimited => None,
+    };
+    storage.retention_bytes = config.retention_bytes;
+    storage.seal_age = config.seal_age;
+    let decoder = decoder(interner, config.retention);
     let store =
         Store::open(storage, stores.clone(), decoder).context("opening the data directory")?;
     let store = Arc::new(store);
@@ -53,9 +50,14 @@ pub fn open(config: &Config) -> anyhow::Result<Rooms> {
         ..SqlLimits::default()
     };
     let (of_status, started, facts) = (store.clone(), Instant::now(), config.clone());
-    let state =
-        QueryState::new(stores.clone(), limits, move || status(&of_status, &facts, started))
-            .context("setting up the query engine")?;
+    let of_delete = store.clone();
+    let delete = move |service: &str| {
+        let deleted = of_delete.delete_service(service)?;
+        Ok(deleted.into_iter().map(|(signal, rows)| (signal.to_owned(), rows)).collect())
+    };
+    let status = move || status(&of_status, &facts, started);
+    let state = QueryState::new(stores.clone(), limits, status, delete)
+        .context("setting up the query engine")?;
     let prometheus = PrometheusApi::new(
         Arc::new(PromSource::new(stores.metrics.clone(), stores.red.clone())),
         PrometheusConfig {
@@ -111,6 +113,16 @@ fn flags(config: &Config) -> BTreeMap<String, String> {
     .collect()
 }
 
+/// What turns frames into rows, the same at ingest and at replay.
+pub fn decoder(interner: Arc<Interner>, retention: Retention) -> Arc<FrameDecoder> {
+    let mut limits = DecodeLimits::default();
+    if retention == Retention::Unlimited {
+        // Any timestamp is welcome then, also one that lies ahead.
+        limits.future_ns = u64::MAX;
+    }
+    Arc::new(FrameDecoder::new(interner, limits))
+}
+
 fn retention_text(retention: Retention) -> String {
     match retention {
         Retention::For(age) => humantime::format_duration(age).to_string(),
@@ -122,12 +134,13 @@ fn retention_text(retention: Retention) -> String {
 fn status(store: &Store, config: &Config, started: Instant) -> Status {
     let stats = store.stats();
     let ledger = stats.ledger.accounts().into_iter().map(|(signal, account)| {
+        let live = stats.live.iter().find(|(of, _)| *of == signal).map_or(0, |(_, rows)| *rows);
         let shown = Account {
             received: account.received(),
             stored: account.stored,
             duplicate: account.duplicate,
             rejected: account.rejected,
-            live: account.live(),
+            live,
             expired: account.expired,
             deleted: account.deleted,
             quarantined: account.quarantined,

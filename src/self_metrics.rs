@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use trefoil_collector::ingest::Receiver;
 use trefoil_collector::self_stats::family;
+use trefoil_storage::signal::Signal;
 use trefoil_storage::store::{Store, StoreStats};
 
 /// All families. Those of the store are missing until it is open.
@@ -64,14 +65,19 @@ fn write_store(out: &mut String, stats: &StoreStats) {
             );
         }
     }
-    family(out, "trefoil_records_live", "gauge", "Records that queries can see.");
+    family(
+        out,
+        "trefoil_records_received_total",
+        "counter",
+        "Records of answered requests: stored, duplicate or rejected.",
+    );
     for (signal, account) in stats.ledger.accounts() {
-        let _ = writeln!(
-            out,
-            "trefoil_records_live{{signal=\"{}\"}} {}",
-            signal.name(),
-            account.live()
-        );
+        let (signal, received) = (signal.name(), account.received());
+        let _ = writeln!(out, "trefoil_records_received_total{{signal=\"{signal}\"}} {received}");
+    }
+    family(out, "trefoil_records_live", "gauge", "Records that queries can see.");
+    for (signal, rows) in stats.live.iter().filter(|(signal, _)| *signal != Signal::Red) {
+        let _ = writeln!(out, "trefoil_records_live{{signal=\"{}\"}} {rows}", signal.name());
     }
     for (name, help, pick) in [
         ("trefoil_segments", "Segments on disk.", 0),
@@ -161,6 +167,18 @@ fn write_store(out: &mut String, stats: &StoreStats) {
             "gauge",
             "Damaged files that were set aside.",
             stats.quarantined.len() as u64,
+        ),
+        (
+            "trefoil_mend_passes_total",
+            "counter",
+            "Passes in which all files were compared with their checksums; the first follows the start.",
+            stats.mend_passes,
+        ),
+        (
+            "trefoil_segments_rebuilt_total",
+            "counter",
+            "Segments whose damaged indexes were made anew from Parquet.",
+            stats.rebuilt,
         ),
     ] {
         one(out, name, kind, help, value);

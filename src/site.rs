@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Method, StatusCode};
 use std::sync::{Arc, OnceLock};
@@ -103,10 +103,31 @@ async fn answer(
     request: Request,
 ) -> Response {
     match site.0.open.get() {
-        Some(open) => open.api.clone().oneshot(request).await.into_response(),
+        Some(open) => {
+            let mut response = open.api.clone().oneshot(request).await.into_response();
+            if assets::is_api(uri.path())
+                && let Some(warning) = warning_of(&open.store)
+            {
+                response.headers_mut().insert(WARNING, warning);
+            }
+            response
+        }
         None if assets::is_api(uri.path()) => not_ready(),
         None => assets::serve(method, uri, headers).await,
     }
+}
+
+/// Names what was set aside as damaged: an answer may lack its rows. `None` when all is there.
+fn warning_of(store: &Store) -> Option<HeaderValue> {
+    let set_aside = store.set_aside();
+    let (first, count) = (set_aside.first()?, set_aside.len());
+    let more =
+        if count > 1 { format!(" and {} more, see /api/status", count - 1) } else { String::new() };
+    let text = format!(
+        "299 trefoil \"{} was damaged and set aside: {} rows from {} to {} (Unix ns) are missing{more}\"",
+        first.file, first.rows, first.min_ns, first.max_ns
+    );
+    HeaderValue::try_from(text).ok()
 }
 
 fn not_ready() -> Response {

@@ -77,6 +77,20 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     Ok((count * factor as f64) as u64)
 }
 
+/// A size as for [`bytes`], or `unlimited`.
+pub fn size_limit(text: &str) -> Result<Option<u64>, String> {
+    if text == "unlimited" { Ok(None) } else { bytes(text).map(Some) }
+}
+
+/// Bytes with a fitting unit.
+pub fn size(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units.into_iter().find(|(_, shift)| bytes >> shift > 0) {
+        Some((unit, shift)) => format!("{:.1} {unit}", bytes as f64 / (1u64 << shift) as f64),
+        None => format!("{bytes} bytes"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

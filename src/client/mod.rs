@@ -1,5 +1,6 @@
 //! The commands that ask a running server: for scripts and for the quick look.
 
+pub mod delete;
 pub mod logs;
 pub mod promql;
 pub mod sql;

@@ -3,6 +3,7 @@
 //! Times are integer Unix nanoseconds unless a field says otherwise, durations nanoseconds, rates per second. IDs are
 //! lower-case hex: 32 digits for traces, 16 for spans.
 
+pub mod admin;
 pub mod logs;
 pub mod metrics;
 pub mod otlp;

@@ -33,6 +33,7 @@ pub struct Account {
     pub stored: u64,
     pub duplicate: u64,
     pub rejected: u64,
+    /// Counted in the stores, not computed from the others.
     pub live: u64,
     pub expired: u64,
     pub deleted: u64,

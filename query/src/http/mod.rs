@@ -1,5 +1,6 @@
 //! The native JSON API on the UI's port.
 
+mod admin;
 pub mod error;
 mod logs;
 mod metrics;
@@ -41,6 +42,7 @@ use utoipa::OpenApi;
         logs::tail,
         metrics::list,
         sql::sql,
+        admin::delete,
         status,
     )
 )]
@@ -62,6 +64,7 @@ pub fn router(state: Arc<QueryState>) -> Router {
         .route("/api/logs/tail", get(logs::tail))
         .route("/api/metrics", get(metrics::list))
         .route("/api/sql", post(sql::sql))
+        .route("/api/admin/delete", post(admin::delete))
         .route("/api/status", get(status))
         .route("/api/openapi.json", get(openapi))
         .route("/api/{*rest}", axum::routing::any(unknown))

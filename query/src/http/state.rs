@@ -2,6 +2,8 @@
 
 use crate::exec::sql::{SqlEngine, SqlLimits};
 use crate::exec::stores::{MetricsTable, SpansTable};
+use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use trefoil_api::status::Status;
 use trefoil_storage::Stores;
@@ -11,14 +13,20 @@ pub struct QueryState {
     pub stores: Arc<Stores>,
     pub sql: SqlEngine,
     status: Box<dyn Fn() -> Status + Send + Sync>,
+    delete_service: Box<DeleteService>,
 }
+
+/// Deletes the data of a service; rows by signal.
+type DeleteService = dyn Fn(&str) -> io::Result<BTreeMap<String, u64>> + Send + Sync;
 
 impl QueryState {
     /// * `status`: asked for each `/api/status`; the server knows things that the stores do not.
+    /// * `delete_service`: blocks until it is done.
     pub fn new(
         stores: Arc<Stores>,
         limits: SqlLimits,
         status: impl Fn() -> Status + Send + Sync + 'static,
+        delete_service: impl Fn(&str) -> io::Result<BTreeMap<String, u64>> + Send + Sync + 'static,
     ) -> Result<Self, datafusion::common::DataFusionError> {
         let sql = SqlEngine::new(
             vec![
@@ -28,7 +36,12 @@ impl QueryState {
             ],
             limits,
         )?;
-        Ok(Self { stores, sql, status: Box::new(status) })
+        Ok(Self { stores, sql, status: Box::new(status), delete_service: Box::new(delete_service) })
+    }
+
+    /// Deletes all data of a service; rows by signal. Blocks.
+    pub fn delete_service(&self, service: &str) -> io::Result<BTreeMap<String, u64>> {
+        (self.delete_service)(service)
     }
 
     pub fn status(&self) -> Status {

@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod faults;
+pub mod filled;
+pub mod otlp;
+pub mod senders;
 pub mod shop;
 
 use std::collections::HashMap;
@@ -24,7 +28,19 @@ const READY_MAX: Duration = Duration::from_secs(60);
 
 /// The binary under test, with no setting from the environment.
 pub fn trefoil() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trefoil"));
+    trefoil_under(&[])
+}
+
+fn trefoil_under(wrapper: &[String]) -> Command {
+    const BINARY: &str = env!("CARGO_BIN_EXE_trefoil");
+    let mut command = match wrapper {
+        [] => Command::new(BINARY),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(BINARY);
+            command
+        }
+    };
     for (name, _) in std::env::vars() {
         if name.starts_with("TREFOIL_") {
             command.env_remove(name);
@@ -32,6 +48,26 @@ pub fn trefoil() -> Command {
     }
     command.stdin(Stdio::null());
     command
+}
+
+/// How often a test does what it does: the size of `make test`, or that of `make torture`, or what the environment
+/// variable `TREFOIL_TEST_<name>` says.
+pub fn rounds(name: &str, everyday: u64, torture: u64) -> u64 {
+    match std::env::var(format!("TREFOIL_TEST_{name}")) {
+        Ok(count) => count.parse().expect("a number"),
+        Err(_) if std::env::var_os("TREFOIL_TORTURE").is_some() => torture,
+        Err(_) => everyday,
+    }
+}
+
+/// A seed that a failing test prints, or the one to repeat from `TREFOIL_TEST_SEED`.
+pub fn seed() -> u64 {
+    let seed = match std::env::var("TREFOIL_TEST_SEED") {
+        Ok(seed) => seed.parse().expect("a number"),
+        Err(_) => rand::random(),
+    };
+    eprintln!("TREFOIL_TEST_SEED={seed}");
+    seed
 }
 
 /// Runs a command to its end.
@@ -47,7 +83,27 @@ impl Server {
 
     /// The same with further arguments.
     pub fn start_with(data_dir: &Path, arguments: &[&str]) -> Self {
-        let mut process = trefoil()
+        Self::start_under(&[], data_dir, arguments)
+    }
+
+    /// The same, run by another program.
+    ///
+    /// * `wrapper`: that program and its arguments; none runs the server itself.
+    pub fn start_under(wrapper: &[String], data_dir: &Path, arguments: &[&str]) -> Self {
+        Self::try_start(wrapper, data_dir, arguments)
+            .unwrap_or_else(|log| panic!("the server ended before it was ready:\n{log}"))
+    }
+
+    /// The same where the server may end before it is ready.
+    ///
+    /// # Errors
+    /// What it had logged.
+    pub fn try_start(
+        wrapper: &[String],
+        data_dir: &Path,
+        arguments: &[&str],
+    ) -> Result<Self, String> {
+        let mut process = trefoil_under(wrapper)
             .arg("serve")
             .arg("--data-dir")
             .arg(data_dir)
@@ -74,18 +130,21 @@ impl Server {
         });
         let line = match is_ready.recv_timeout(READY_MAX) {
             Ok(Ok(line)) => line,
-            Ok(Err(log)) => panic!("the server ended before it was ready:\n{log}"),
+            Ok(Err(log)) => {
+                let _ = process.wait();
+                return Err(log);
+            }
             Err(_) => panic!("the server was not ready within {READY_MAX:?}"),
         };
         let addrs: HashMap<&str, &str> =
             line.split_whitespace().filter_map(|word| word.split_once('=')).collect();
         let url = |name: &str| format!("http://{}", addrs[name]);
-        Self {
+        Ok(Self {
             process,
             otlp_grpc: url("otlp_grpc"),
             otlp_http: url("otlp_http"),
             http: url("http"),
-        }
+        })
     }
 
     /// The most memory it has held so far.
@@ -99,7 +158,7 @@ impl Server {
 
     /// Sends a signal, by its name without SIG.
     pub fn signal(&self, name: &str) {
-        let pid = self.process.id().to_string();
+        let pid = self.wrapped().unwrap_or_else(|| self.process.id().to_string());
         let status = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
         assert!(status.success());
     }
@@ -118,8 +177,30 @@ impl Server {
 
     /// Ends it as a power cut would end the process: at once.
     pub fn kill(mut self) {
-        self.process.kill().expect("the server can be killed");
-        self.process.wait().expect("it ends");
+        self.kill_and_wait();
+    }
+
+    /// A program that runs the server lets it live when it is killed itself: the server goes first.
+    fn kill_and_wait(&mut self) {
+        if let Some(child) = self.wrapped() {
+            let _ = Command::new("kill").args(["-s", "KILL", &child]).status();
+            // It ends with the server.
+            let _ = self.process.wait();
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// The server's process when another program runs it.
+    fn wrapped(&self) -> Option<String> {
+        let id = self.process.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+        children.split_whitespace().next().map(str::to_owned)
+    }
+
+    /// Whether it has ended, by itself or killed.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().expect("the server can be watched").is_some()
     }
 
     /// Ends it as a service manager would, and checks that it says all is well.
@@ -157,6 +238,29 @@ impl Server {
         Ok(answer["rows"].clone())
     }
 
+    /// Compares the books: per signal received = stored + duplicate + rejected, and stored = live + expired + deleted
+    /// + quarantined, where live is counted in the stores; `/metrics` must say the same.
+    ///
+    /// # Errors
+    /// The account that does not balance.
+    pub async fn books(&self) -> Result<(), String> {
+        let status = self.get("/api/status", &[]).await?;
+        for signal in ["spans", "logs", "metrics"] {
+            let account = &status["ledger"][signal];
+            let of = |name: &str| account[name].as_u64().unwrap();
+            let received = of("stored") + of("duplicate") + of("rejected");
+            let stored = of("live") + of("expired") + of("deleted") + of("quarantined");
+            if of("received") != received || of("stored") != stored {
+                return Err(format!("the books on {signal} do not balance: {account}"));
+            }
+            let live = self.metric(&format!("trefoil_records_live{{signal=\"{signal}\"}}")).await;
+            if live != of("live") || self.records(signal, "stored").await != of("stored") {
+                return Err(format!("/metrics and /api/status differ on {signal}"));
+            }
+        }
+        Ok(())
+    }
+
     /// Records of a signal by what became of them.
     pub async fn records(&self, signal: &str, fate: &str) -> u64 {
         self.metric(&format!("trefoil_records_total{{signal=\"{signal}\",fate=\"{fate}\"}}")).await
@@ -175,132 +279,8 @@ async fn json(request: reqwest::RequestBuilder) -> Result<serde_json::Value, Str
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// OTLP requests to send, each built from a number so that no two are alike.
-pub mod otlp {
-    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-    use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
-    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
-    use opentelemetry_proto::tonic::metrics::v1::{
-        Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric, number_data_point,
-    };
-    use opentelemetry_proto::tonic::resource::v1::Resource;
-    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
-    use std::time::{SystemTime, UNIX_EPOCH};
-
-    pub fn now_ns() -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64
-    }
-
-    fn text(key: &str, value: &str) -> KeyValue {
-        let value = Some(AnyValue { value: Some(Value::StringValue(value.into())) });
-        KeyValue { key: key.into(), value, ..KeyValue::default() }
-    }
-
-    fn resource() -> Option<Resource> {
-        Some(Resource { attributes: vec![text("service.name", "checkout")], ..Resource::default() })
-    }
-
-    /// The trace ID that the spans and logs of request `number` carry.
-    pub fn trace_id(number: u64) -> [u8; 16] {
-        (u128::from(number) << 8 | 1).to_be_bytes()
-    }
-
-    /// `count` spans of one trace.
-    pub fn traces(number: u64, count: u64) -> ExportTraceServiceRequest {
-        let spans = (1..=count)
-            .map(|index| Span {
-                trace_id: trace_id(number).into(),
-                span_id: (number << 16 | index).to_be_bytes().into(),
-                name: format!("operation {index}"),
-                kind: 2,
-                start_time_unix_nano: now_ns(),
-                end_time_unix_nano: now_ns() + 1_000_000,
-                attributes: vec![text("request.id", &number.to_string())],
-                ..Span::default()
-            })
-            .collect();
-        let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
-        let resource_spans =
-            vec![ResourceSpans { resource: resource(), scope_spans, ..ResourceSpans::default() }];
-        ExportTraceServiceRequest { resource_spans }
-    }
-
-    /// The same as OTLP/JSON.
-    pub fn traces_json(number: u64, count: u64) -> String {
-        let spans: Vec<serde_json::Value> = (1..=count)
-            .map(|index| {
-                serde_json::json!({
-                    "traceId": format!("{:032x}", u128::from_be_bytes(trace_id(number))),
-                    "spanId": format!("{:016x}", number << 16 | index),
-                    "name": format!("operation {index}"),
-                    "kind": 2,
-                    "startTimeUnixNano": now_ns().to_string(),
-                    "endTimeUnixNano": (now_ns() + 1_000_000).to_string(),
-                    "attributes": [{"key": "request.id", "value": {"stringValue": number.to_string()}}],
-                })
-            })
-            .collect();
-        let service =
-            serde_json::json!({"key": "service.name", "value": {"stringValue": "checkout"}});
-        serde_json::json!({"resourceSpans": [{
-            "resource": {"attributes": [service]},
-            "scopeSpans": [{"spans": spans}],
-        }]})
-        .to_string()
-    }
-
-    /// `count` log records of one trace.
-    pub fn logs(number: u64, count: u64) -> ExportLogsServiceRequest {
-        let log_records = (1..=count)
-            .map(|index| LogRecord {
-                time_unix_nano: now_ns(),
-                severity_number: 9,
-                severity_text: "INFO".into(),
-                body: Some(AnyValue {
-                    value: Some(Value::StringValue(format!("request {number} line {index}"))),
-                }),
-                trace_id: trace_id(number).into(),
-                attributes: vec![text("request.id", &number.to_string())],
-                ..LogRecord::default()
-            })
-            .collect();
-        let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
-        let resource_logs =
-            vec![ResourceLogs { resource: resource(), scope_logs, ..ResourceLogs::default() }];
-        ExportLogsServiceRequest { resource_logs }
-    }
-
-    /// `count` points of one gauge, each of a series of its own.
-    pub fn metrics(number: u64, count: u64) -> ExportMetricsServiceRequest {
-        let data_points = (1..=count)
-            .map(|index| NumberDataPoint {
-                time_unix_nano: now_ns(),
-                attributes: vec![
-                    text("request.id", &number.to_string()),
-                    text("index", &index.to_string()),
-                ],
-                value: Some(number_data_point::Value::AsDouble(index as f64)),
-                ..NumberDataPoint::default()
-            })
-            .collect();
-        let metric = Metric {
-            name: "queue.depth".into(),
-            data: Some(metric::Data::Gauge(Gauge { data_points })),
-            ..Metric::default()
-        };
-        let scope_metrics = vec![ScopeMetrics { metrics: vec![metric], ..ScopeMetrics::default() }];
-        let resource_metrics = vec![ResourceMetrics {
-            resource: resource(),
-            scope_metrics,
-            ..ResourceMetrics::default()
-        }];
-        ExportMetricsServiceRequest { resource_metrics }
+        if !self.has_ended() {
+            self.kill_and_wait();
+        }
     }
 }

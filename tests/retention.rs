@@ -1,0 +1,267 @@
+//! Retention by age and by size while records keep coming in, and deletion of a service's data.
+
+mod common;
+
+use common::otlp::Sender;
+use common::{otlp, rounds};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use prost::Message;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use trefoil_collector::decode::DecodeLimits;
+use trefoil_collector::decoder::FrameDecoder;
+use trefoil_storage::Stores;
+use trefoil_storage::config::Config;
+use trefoil_storage::logs::{LogFilter, LogRange};
+use trefoil_storage::resource::Interner;
+use trefoil_storage::signal::FrameKind;
+use trefoil_storage::store::Store;
+
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+struct Opened {
+    store: Store,
+    stores: Arc<Stores>,
+}
+
+impl Opened {
+    fn new(config: Config) -> Self {
+        let interner = Arc::new(Interner::default());
+        let stores = Arc::new(Stores::new(interner.clone()));
+        let decoder = Arc::new(FrameDecoder::new(interner, DecodeLimits::default()));
+        let store = Store::open(config, stores.clone(), decoder).unwrap();
+        Self { store, stores }
+    }
+
+    fn append(&self, kind: FrameKind, body: Vec<u8>) {
+        let appended = self.store.append(kind, body.into(), otlp::now_ns());
+        futures::executor::block_on(appended).unwrap();
+    }
+
+    fn logs(&self) -> u64 {
+        let all = LogRange::new(0, u64::MAX);
+        self.stores.logs.snapshot().count(&LogFilter::All, &all).unwrap()
+    }
+
+    fn assert_balanced(&self) {
+        let stats = self.store.stats();
+        for (signal, account) in stats.ledger.accounts() {
+            let live = stats.live.iter().find(|(of, _)| *of == signal).unwrap().1;
+            assert_eq!(account.live(), live, "{}: {account:?}", signal.name());
+        }
+    }
+}
+
+/// Bytes of all files below a folder.
+fn used(folder: &Path) -> u64 {
+    files(folder).iter().map(|path| fs::metadata(path).map_or(0, |found| found.len())).sum()
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { all.extend(files(&path)) } else { all.push(path) }
+    }
+    all
+}
+
+#[test]
+fn by_age_everything_within_it_stays_and_nothing_much_older() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::new(dir.path());
+    config.retention = Some(Duration::from_secs(24 * 3600));
+    let opened = Opened::new(config);
+    let now_ns = otlp::now_ns();
+    let mut kept = 0;
+    // A record every six minutes for thirty hours, oldest first, as they would have come in.
+    let ages_ns: Vec<u64> = (0..300).rev().map(|i| i * HOUR_NS / 10).collect();
+    for (number, age_ns) in ages_ns.iter().enumerate() {
+        let sender = Sender { service: "checkout".into(), time_ns: now_ns - age_ns };
+        opened.append(FrameKind::OtlpLogs, sender.logs(number as u64, 1).encode_to_vec());
+        kept += u64::from(*age_ns < 24 * HOUR_NS);
+        if number % 50 == 49 {
+            opened.store.seal_now().unwrap();
+            opened.store.compact_now().unwrap();
+            opened.assert_balanced();
+        }
+    }
+    let older_by_5_percent = ages_ns.iter().filter(|age| **age <= 24 * HOUR_NS * 105 / 100).count();
+    let left = opened.logs();
+    assert!(left >= kept, "{left} of {kept} that are young enough");
+    assert!(left <= older_by_5_percent as u64, "{left} of {older_by_5_percent}");
+}
+
+#[test]
+fn by_size_the_directory_stays_within_5_percent_below_its_limit() {
+    let seed = common::seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let limit = rounds("SIZE_MIB", 16, 256) << 20;
+    let mut config = Config::new(dir.path());
+    config.retention = None;
+    config.retention_bytes = Some(limit);
+    config.seal_wal_bytes = limit / 100;
+    config.seal_age = Duration::from_secs(86_400);
+    let opened = Opened::new(config);
+    let mut written = 0;
+    let (mut highest, mut lowest) = (0, u64::MAX);
+    let now_ns = otlp::now_ns();
+    let mut number = 0;
+    while written < limit * 5 / 2 {
+        // Old hours go first, whatever the order in which segments were written.
+        let time_ns = now_ns - 40 * HOUR_NS + written / (limit / 10) * HOUR_NS;
+        let sender = Sender { service: "checkout".into(), time_ns };
+        let mut request = sender.logs(number, 20);
+        number += 1;
+        for log in &mut request.resource_logs[0].scope_logs[0].log_records {
+            // Letters that do not compress well.
+            let text: String = (0..1000).map(|_| random.random_range('!'..'~')).collect();
+            log.body = Some(opentelemetry_proto::tonic::common::v1::AnyValue {
+                value: Some(opentelemetry_proto::tonic::common::v1::any_value::Value::StringValue(
+                    text,
+                )),
+            });
+        }
+        let body = request.encode_to_vec();
+        written += body.len() as u64;
+        opened.append(FrameKind::OtlpLogs, body);
+        if number % (limit >> 21) == 0 {
+            opened.store.seal_now().unwrap();
+            opened.store.compact_now().unwrap();
+            let used = used(dir.path());
+            highest = highest.max(used);
+            if written > limit * 3 / 2 {
+                lowest = lowest.min(used);
+            }
+            opened.assert_balanced();
+        }
+    }
+    eprintln!("limit {limit}: between {lowest} and {highest} bytes");
+    assert!(highest <= limit, "{highest} bytes of {limit}");
+    assert!(lowest >= limit * 95 / 100 - limit / 50, "{lowest} bytes of {limit}");
+    assert!(opened.store.stats().ledger.logs.expired > 0);
+}
+
+/// What a file holds once it is unpacked: Parquet as text, the log's requests, others as they are and decompressed.
+fn decoded(path: &Path, data_dir: &Path) -> Vec<u8> {
+    let name = path.file_name().unwrap().to_string_lossy().into_owned();
+    let mut out = fs::read(path).unwrap();
+    if name.ends_with("parquet") {
+        let reader =
+            ParquetRecordBatchReaderBuilder::try_new(fs::File::open(path).unwrap()).unwrap();
+        for pair in reader.metadata().file_metadata().key_value_metadata().into_iter().flatten() {
+            // The schema's copy holds names only.
+            if pair.key != "ARROW:schema" {
+                out.extend(pair.value.clone().unwrap_or_default().into_bytes());
+            }
+        }
+        for batch in reader.build().unwrap() {
+            let batch = batch.unwrap();
+            // Dictionaries may hold values that no row has.
+            for column in batch.columns() {
+                out.extend(format!("{:?}", column.to_data()).into_bytes());
+            }
+            let text = arrow::util::pretty::pretty_format_batches(&[batch]).unwrap();
+            out.extend(text.to_string().into_bytes());
+        }
+    } else if name.ends_with("wal") {
+        let wal_dir = data_dir.join("wal");
+        let visit = |frame: trefoil_storage::wal::frame::Frame<'_>, _| {
+            out.extend(frame.body()?);
+            Ok(())
+        };
+        trefoil_storage::wal::replay::scan(&wal_dir, 0, visit, |_, _| {}).unwrap();
+    }
+    // Parts that are zstd frames, wherever they begin.
+    let magic = [0x28, 0xb5, 0x2f, 0xfd];
+    let starts: Vec<usize> =
+        (0..out.len().saturating_sub(4)).filter(|at| out[*at..*at + 4] == magic).collect();
+    for start in starts {
+        let mut plain = Vec::new();
+        let frame = zstd::stream::read::Decoder::new(&out[start..]).map(|d| d.single_frame());
+        if let Ok(mut frame) = frame {
+            let _ = std::io::Read::read_to_end(&mut frame, &mut plain);
+        }
+        out.extend(plain);
+    }
+    out
+}
+
+/// Files of a data directory in which some text stands.
+fn naming(data_dir: &Path, text: &str) -> Vec<PathBuf> {
+    let mut all = files(data_dir);
+    all.retain(|path| {
+        let decoded = decoded(path, data_dir);
+        decoded.windows(text.len()).any(|window| window.eq_ignore_ascii_case(text.as_bytes()))
+    });
+    all
+}
+
+#[test]
+fn a_deleted_service_leaves_no_trace_in_any_store_or_index() {
+    const THEIRS: &str = "zanzibar";
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::new(dir.path());
+    config.retention = None;
+    let opened = Opened::new(config);
+    let now_ns = otlp::now_ns();
+    for number in 0..24u64 {
+        let service = if number % 3 == 0 { THEIRS } else { "checkout" };
+        let time_ns = now_ns - number % 4 * HOUR_NS;
+        let sender = Sender { service: service.into(), time_ns };
+        let mut logs = sender.logs(number, 5);
+        if service == THEIRS {
+            for log in &mut logs.resource_logs[0].scope_logs[0].log_records {
+                log.event_name = format!("event of {THEIRS}");
+                log.severity_text = THEIRS.to_uppercase();
+                log.body = Some(opentelemetry_proto::tonic::common::v1::AnyValue {
+                    value: Some(
+                        opentelemetry_proto::tonic::common::v1::any_value::Value::StringValue(
+                            format!("the word {THEIRS} stands here {number}"),
+                        ),
+                    ),
+                });
+            }
+        }
+        opened.append(FrameKind::OtlpTraces, sender.traces(number, 5).encode_to_vec());
+        opened.append(FrameKind::OtlpLogs, logs.encode_to_vec());
+        opened.append(FrameKind::OtlpMetrics, sender.metrics(number, 5).encode_to_vec());
+        match number {
+            11 => opened.store.seal_now().unwrap(),
+            17 => opened.store.compact_now().unwrap(),
+            _ => {}
+        }
+    }
+    assert!(!naming(dir.path(), THEIRS).is_empty(), "before, it does stand in files");
+
+    let deleted = opened.store.delete_service(THEIRS).unwrap();
+    for signal in ["spans", "logs", "metrics"] {
+        assert_eq!(deleted[signal], 8 * 5, "{signal}");
+    }
+    assert_eq!(naming(dir.path(), THEIRS), Vec::<PathBuf>::new());
+    opened.assert_balanced();
+    let stats = opened.store.stats();
+    for (signal, account) in stats.ledger.accounts() {
+        assert_eq!((account.deleted, account.live()), (40, 80), "{}", signal.name());
+    }
+    assert_eq!(opened.logs(), 80);
+    let services = opened.stores.spans.services();
+    assert_eq!(services.iter().map(|name| &**name).collect::<Vec<_>>(), ["checkout"]);
+    let cells = opened.stores.red.cells(&Default::default(), 0, u64::MAX).unwrap();
+    assert!(!cells.is_empty() && cells.iter().all(|cell| &*cell.key.service == "checkout"));
+
+    // What comes in later is there again, also after a restart.
+    let sender = Sender::now(THEIRS);
+    opened.append(FrameKind::OtlpLogs, sender.logs(999, 3).encode_to_vec());
+    assert_eq!(opened.logs(), 83);
+    opened.store.close().unwrap();
+    drop(opened);
+    let again = Opened::new(Config { retention: None, ..Config::new(dir.path()) });
+    assert_eq!(again.logs(), 83);
+    again.assert_balanced();
+}

@@ -6,7 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 UI_SOURCES := $(shell find ui query/api -type d \( -name target -o -name dist -o -name dist.tmp \) -prune -o -type f -print 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-setup lint bench ui clean
+.PHONY: help demo run test torture test-setup lint bench ui clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ ui/dist/index.html: $(UI_SOURCES)
 
 test: test-setup ui ## Run every test: unit, integration, real SDK clients, browser; prints the counts
 	@scripts/test
+
+torture: test-setup ui ## The reliability tests at the sizes of a release (hours); see docs/reliability.md
+	@scripts/torture
 
 test-setup: ## Install what the tests need: Chromium, Prometheus, Python and npm packages
 	@scripts/setup tests

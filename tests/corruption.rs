@@ -102,7 +102,7 @@ async fn a_damaged_file_costs_its_rows_at_most_whenever_it_is_damaged() {
     for round in 0..rounds("DAMAGES", 18, 500) {
         let kind = KINDS[round as usize % KINDS.len()];
         let damage = *DAMAGES.choose(&mut random).unwrap();
-        let running = random.random();
+        let running: bool = random.random();
         let told = format!("round {round}: {damage:?} {kind:?}, running: {running}");
         eprintln!("{told}");
         let dir = tempfile::tempdir().unwrap();

@@ -99,13 +99,15 @@ async fn cycles(folder: &Path, filler: &dyn Filler, cycles: u64) {
     for cycle in 0..cycles {
         tokio::time::sleep(Duration::from_millis(700)).await;
         block_in_place(|| filler.fill(folder));
-        let refusal = post_until(&server, 503, &mut number).await;
-        let seconds: u64 = refusal.headers()["retry-after"].to_str().unwrap().parse().unwrap();
-        assert!((1..=4).contains(&seconds), "retry after {seconds} s");
+        tokio::time::sleep(Duration::from_millis(700)).await;
         server.sql("select count(*) from logs").await.unwrap();
         server.kill();
         server = start();
         senders.moved_to(&server);
+        // Now there is not even a file of the log.
+        let refusal = post_until(&server, 503, &mut number).await;
+        let seconds: u64 = refusal.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!((1..=4).contains(&seconds), "retry after {seconds} s");
         server.sql("select count(*) from logs").await.unwrap();
         block_in_place(|| filler.free(folder));
         let freed = Instant::now();

@@ -108,6 +108,8 @@ fn flat(uses: &[Use]) {
         ("memory", (|u| u.memory_bytes) as fn(&Use) -> u64, 1.25),
         ("open files", |u| u.files_open, 1.25),
         ("threads", |u| u.threads, 1.25),
+        // A segment or so of each signal for an hour stays.
+        ("files", |u| u.files, 2.0),
     ] {
         let (middle, last) =
             (highest(&uses[third..2 * third], of), highest(&uses[2 * third..], of));

@@ -107,6 +107,7 @@ impl MetricStore {
     ) -> io::Result<()> {
         let (start_ns, end_ns) = range_ns(start_ms, end_ms);
         let within = |p: &StoredPoint| p.time_ns >= start_ns && p.time_ns <= end_ns;
+        let hot = self.hot_series(matchers);
         let (frozen, segments) = self.sealed();
         for segment in &segments {
             if segment.meta.min_ns > end_ns || segment.meta.max_ns < start_ns {
@@ -149,7 +150,7 @@ impl MetricStore {
                 }
             }
         }
-        for series in self.hot_series(matchers) {
+        for series in hot {
             if series.points.iter().any(within) {
                 visit(&series.meta, Seen::default(), &series.points)?;
             }
@@ -187,6 +188,7 @@ impl MetricStore {
         end_ns: u64,
         visit: &mut dyn FnMut(&Arc<SeriesMeta>, u64, u64) -> io::Result<()>,
     ) -> io::Result<()> {
+        let hot = self.with_hot(|table| table.series.clone());
         let (frozen, segments) = self.sealed();
         for segment in &segments {
             if segment.meta.min_ns <= end_ns && segment.meta.max_ns >= start_ns {
@@ -195,7 +197,6 @@ impl MetricStore {
                 }
             }
         }
-        let hot = self.with_hot(|table| table.series.clone());
         let frozen = frozen.iter().flat_map(|table| table.series.iter());
         for series in frozen.chain(&hot) {
             let times = || series.points.iter().map(|p| p.time_ns);
@@ -238,14 +239,14 @@ impl MetricStore {
 
     /// Earliest and latest point, Unix ms, of sealed and hot points; `None` when there is none.
     pub fn time_bounds_ms(&self) -> Option<(i64, i64)> {
-        let (frozen, segments) = self.sealed();
         let of_table = |series: &[super::store::HotSeries]| {
             let times = || series.iter().flat_map(|s| s.points.iter().map(|p| p.time_ns));
             Some((times().min()?, times().max()?))
         };
+        let hot = self.with_hot(|table| of_table(&table.series));
+        let (frozen, segments) = self.sealed();
         let sealed = segments.iter().map(|s| (s.meta.min_ns, s.meta.max_ns));
         let frozen = frozen.and_then(|table| of_table(&table.series));
-        let hot = self.with_hot(|table| of_table(&table.series));
         let (min_ns, max_ns) =
             sealed.chain(frozen).chain(hot).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
         Some(((min_ns / 1_000_000) as i64, (max_ns / 1_000_000) as i64))
@@ -258,6 +259,7 @@ impl MetricStore {
         mut visit: impl FnMut(&super::index::LabelIndex),
     ) -> io::Result<()> {
         let (start_ns, end_ns) = range_ns(start_ms, end_ms);
+        self.with_hot(|table| visit(&table.index));
         let (frozen, segments) = self.sealed();
         for segment in &segments {
             if segment.meta.min_ns <= end_ns && segment.meta.max_ns >= start_ns {
@@ -267,7 +269,6 @@ impl MetricStore {
         if let Some(table) = frozen {
             visit(&table.index);
         }
-        self.with_hot(|table| visit(&table.index));
         Ok(())
     }
 
@@ -286,6 +287,7 @@ impl MetricStore {
                 });
             }
         };
+        self.with_hot(|table| add_sent(&table.families));
         let (frozen, segments) = self.sealed();
         for segment in &segments {
             add_sent(&segment.table()?.families);
@@ -293,7 +295,6 @@ impl MetricStore {
         if let Some(table) = frozen {
             add_sent(&table.families);
         }
-        self.with_hot(|table| add_sent(&table.families));
         self.visit_metas(0, u64::MAX, &mut |meta, _, _| {
             // What came by remote write has no type of its own.
             if meta.metric.kind == MetricKind::Prometheus {

@@ -145,6 +145,8 @@ impl MetricStore {
         read(&self.live.read().hot)
     }
 
+    /// What is not hot. Asked for after the hot table was read: what is frozen in between is then met twice and counts
+    /// once; the other way round it would be met nowhere.
     pub(super) fn sealed(&self) -> (Option<Arc<HotTable>>, Vec<Arc<MetricSegment>>) {
         let live = self.live.read();
         (live.frozen.clone(), live.segments.clone())

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use trefoil_storage::Stores;
 use trefoil_storage::check::{self, Report};
 use trefoil_storage::mend::Mended;
+use trefoil_storage::metrics::naming::Naming;
 use trefoil_storage::resource::Interner;
 use trefoil_storage::signal::StoreSet;
 use trefoil_storage::store::Store;
@@ -54,14 +55,16 @@ pub fn run(config: &Config, repair: bool, output: CheckOutput) -> anyhow::Result
 }
 
 fn check(data_dir: &Path) -> anyhow::Result<Report> {
-    let fresh = || -> Arc<dyn StoreSet> { Arc::new(Stores::new(Arc::new(Interner::default()))) };
+    let fresh = || -> Arc<dyn StoreSet> {
+        Arc::new(Stores::new(Arc::new(Interner::default()), Naming::default()))
+    };
     check::check(data_dir, &fresh).context("checking the data directory")
 }
 
 /// Opens the directory as a server would, which sets aside what can't be opened; mends the rest; seals the log.
 fn mend(config: &Config) -> anyhow::Result<Vec<Mended>> {
     let interner = Arc::new(Interner::default());
-    let stores = Arc::new(Stores::new(interner.clone()));
+    let stores = Arc::new(Stores::new(interner.clone(), Naming::default()));
     let mut storage = trefoil_storage::config::Config::new(&config.data_dir);
     // A repair drops nothing, whatever its age.
     storage.retention = None;

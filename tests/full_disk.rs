@@ -23,6 +23,7 @@ use trefoil_collector::decode::DecodeLimits;
 use trefoil_collector::decoder::FrameDecoder;
 use trefoil_storage::Stores;
 use trefoil_storage::config::Config;
+use trefoil_storage::metrics::naming::Naming;
 use trefoil_storage::resource::Interner;
 use trefoil_storage::signal::FrameKind;
 use trefoil_storage::store::{AppendError, Store};
@@ -153,7 +154,7 @@ async fn simulated(reason: &str) {
     let dir = tempfile::tempdir().unwrap();
     let disk = SimDisk::new(dir.path(), 1);
     let interner = Arc::new(Interner::default());
-    let stores = Arc::new(Stores::new(interner.clone()));
+    let stores = Arc::new(Stores::new(interner.clone(), Naming::default()));
     let mut config = Config::new(dir.path());
     config.disk = Arc::new(disk.clone());
     let decoder = Arc::new(FrameDecoder::new(interner, DecodeLimits::default()));

@@ -24,6 +24,7 @@ use trefoil_collector::decode::DecodeLimits;
 use trefoil_collector::decoder::FrameDecoder;
 use trefoil_storage::Stores;
 use trefoil_storage::config::Config;
+use trefoil_storage::metrics::naming::Naming;
 use trefoil_storage::resource::Interner;
 use trefoil_storage::signal::FrameKind;
 use trefoil_storage::store::Store;
@@ -116,7 +117,7 @@ fn simulated(seed: u64, synced: bool) -> Result<(), String> {
         let disk = SimDisk::new(before.path(), seed + cut);
         let open = |folder: &Path, disk: &SimDisk| {
             let interner = Arc::new(Interner::default());
-            let stores = Arc::new(Stores::new(interner.clone()));
+            let stores = Arc::new(Stores::new(interner.clone(), Naming::default()));
             let mut config = Config::new(folder);
             config.disk = Arc::new(disk.clone());
             let decoder = Arc::new(FrameDecoder::new(interner, DecodeLimits::default()));

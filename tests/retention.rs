@@ -18,6 +18,7 @@ use trefoil_collector::decoder::FrameDecoder;
 use trefoil_storage::Stores;
 use trefoil_storage::config::Config;
 use trefoil_storage::logs::{LogFilter, LogRange};
+use trefoil_storage::metrics::naming::Naming;
 use trefoil_storage::resource::Interner;
 use trefoil_storage::signal::FrameKind;
 use trefoil_storage::store::Store;
@@ -32,7 +33,7 @@ struct Opened {
 impl Opened {
     fn new(config: Config) -> Self {
         let interner = Arc::new(Interner::default());
-        let stores = Arc::new(Stores::new(interner.clone()));
+        let stores = Arc::new(Stores::new(interner.clone(), Naming::default()));
         let decoder = Arc::new(FrameDecoder::new(interner, DecodeLimits::default()));
         let store = Store::open(config, stores.clone(), decoder).unwrap();
         Self { store, stores }

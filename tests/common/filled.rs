@@ -12,6 +12,7 @@ use trefoil_collector::decode::DecodeLimits;
 use trefoil_collector::decoder::FrameDecoder;
 use trefoil_storage::Stores;
 use trefoil_storage::config::Config;
+use trefoil_storage::metrics::naming::Naming;
 use trefoil_storage::resource::Interner;
 use trefoil_storage::signal::FrameKind;
 use trefoil_storage::store::Store;
@@ -41,7 +42,7 @@ pub const KINDS: [(&str, &str); 9] = [
 pub fn filled(frames: u64) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let interner = Arc::new(Interner::default());
-    let stores = Arc::new(Stores::new(interner.clone()));
+    let stores = Arc::new(Stores::new(interner.clone(), Naming::default()));
     let mut config = Config::new(dir.path());
     config.retention = None;
     let decoder = Arc::new(FrameDecoder::new(interner, DecodeLimits::default()));

@@ -418,10 +418,6 @@ impl SignalStore for RedStore {
         segment::write(dir, rest, meta.level).map(Some)
     }
 
-    fn forget(&self, service: &str) {
-        self.live.write().keys.remove(service);
-    }
-
     fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>> {
         self.compact_as_of(dir, inputs, now_ns())
     }

@@ -110,6 +110,19 @@ impl SpanBatch {
         self.links.end_row();
     }
 
+    /// Appends a span of another batch or segment.
+    pub fn push_span(&mut self, span: &super::Span) {
+        let row = SpanFields {
+            resource: self.resource_index(&span.resource),
+            scope: self.scope_index(&span.scope),
+            ..span.fields
+        };
+        self.open_attributes().extend_from_slice(&span.attributes);
+        self.open_events().extend_from_slice(&span.events);
+        self.open_links().extend_from_slice(&span.links);
+        self.push_row(&row, &span.name, &span.trace_state, &span.status_message);
+    }
+
     /// Called once after the last row: bounds are set and spare memory is given back.
     pub fn finish(&mut self) {
         self.min_ns = self.rows.iter().map(|row| row.start_ns).min().unwrap_or(0);

@@ -8,7 +8,7 @@ use super::names::{NAMES_TEXT, Names};
 use super::row::Span;
 use super::segment::{ParsedTexts, SpanSegment};
 use super::write;
-use crate::check::verify_files;
+use crate::check::verify_segment;
 use crate::columnar::{KeyTypes, ScalarType};
 use crate::resource::Interner;
 use crate::segment::{SegmentDir, SegmentMeta};
@@ -146,18 +146,6 @@ impl SpanStore {
         }
         Ok(Arc::new(segment))
     }
-
-    /// All rows of a segment, those of one service left out.
-    fn batch_of(&self, segment: &SpanSegment, but: Option<&str>) -> io::Result<Arc<SpanBatch>> {
-        let mut batch = SpanBatch::default();
-        for span in segment.spans(None, &self.interner)? {
-            if but != Some(&*span.resource.service_name) {
-                batch.push_span(&span);
-            }
-        }
-        batch.finish();
-        Ok(Arc::new(batch))
-    }
 }
 
 impl SignalStore for SpanStore {
@@ -221,8 +209,8 @@ impl SignalStore for SpanStore {
     }
 
     fn rebuild(&self, dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Vec<SegmentMeta>> {
-        let rows = self.batch_of(&SpanSegment::open_rows(dir, meta)?, None)?;
-        write::write(dir, &[&rows], meta.level)
+        let segment = Arc::new(SpanSegment::open_rows(dir, meta)?);
+        Ok(vec![merge::merge(dir, &[segment], meta.level, Sizes::default())?])
     }
 
     fn without(
@@ -236,7 +224,13 @@ impl SignalStore for SpanStore {
         if !names.services().any(|named| **named == *service) {
             return Ok(None);
         }
-        let rest = self.batch_of(&segment, Some(service))?;
+        let mut rest = SpanBatch::default();
+        for span in segment.spans(None, &self.interner, &self.texts)? {
+            if *span.resource.service_name != *service {
+                rest.push_span(&span);
+            }
+        }
+        rest.finish();
         write::write(dir, &[&rest], meta.level).map(Some)
     }
 
@@ -255,9 +249,9 @@ impl SignalStore for SpanStore {
         };
         // Copied row groups are not looked at: damage must not get a new checksum.
         for meta in inputs {
-            let faults = verify_files(dir, meta);
-            if !faults.is_empty() {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, faults.join("; ")));
+            if let Some((path, what)) = verify_segment(dir, meta)?.first() {
+                let what = format!("{}: {what}", path.display());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
             }
         }
         let level = inputs.iter().map(|meta| meta.level).max().unwrap_or(0) + 1;

@@ -1,6 +1,7 @@
 //! Compaction: small segments of a signal and partition become few, in one thread and one merge at a time.
 
 use crate::commit::Change;
+use crate::config::LIMIT_SHARE;
 use crate::retention::{Clock, now_ns};
 use crate::segment::{PARTITION_NS, SegmentDir, SegmentMeta};
 use crate::signal::Signal;
@@ -20,9 +21,6 @@ const ROWS_MAX: u64 = 4_000_000;
 /// Rows in memory take about this many times their bytes on disk while they are merged; spans are merged a row group
 /// at a time and are not bound by it.
 const MEMORY_FACTOR: u64 = 16;
-
-/// A merge makes no segment larger than this share of the data directory's size limit.
-const LIMIT_SHARE: u64 = 64;
 
 /// A partition this long past its end gets few new rows: its leftovers are merged too.
 const SETTLED_NS: u64 = 600_000_000_000;
@@ -72,13 +70,14 @@ impl Inner {
         let in_memory = self.config.memory_limit / 4 / MEMORY_FACTOR;
         // A directory with a limit gets its room back in small pieces.
         let on_disk = self.config.retention_bytes.map_or(u64::MAX, |limit| limit / LIMIT_SHARE);
-        Limits { rows: ROWS_MAX, bytes: in_memory.min(on_disk) }
+        Limits { rows: ROWS_MAX, bytes: on_disk, bytes_in_memory: in_memory }
     }
 
     /// Whether segments are being merged, or will be without new data coming in.
     pub(crate) fn merge_is_due(&self) -> bool {
         self.maintaining.try_lock().is_none()
             || pick(&self.manifest.lock().segments, now_ns(), self.merge_limits()).is_some()
+            || self.stores.signals().iter().any(|store| store.outgrown(now_ns()).is_some())
     }
 
     /// Merges one group of segments, if any is worth it.
@@ -102,18 +101,21 @@ impl Inner {
                 return Ok(true);
             }
         }
-        let job = self.dir.job();
+        let job = self.dir.job_until(self.stopping.clone());
         let merged = catch_unwind(AssertUnwindSafe(|| self.merge(&job, &group)))
             .unwrap_or_else(|_| Err(io::Error::other("a store panicked while merging")));
         let merged = match merged {
             Ok(merged) => merged,
             Err(error) => {
                 job.discard();
-                return Err(error);
+                return if self.stopping.load(Ordering::Acquire) { Ok(false) } else { Err(error) };
             }
         };
         self.commit(&Change::Merge { added: &merged, removed: &group }, &job)?;
         self.compactions.fetch_add(1, Ordering::Relaxed);
+        if let Some(limit) = self.config.retention_bytes {
+            self.make_room(limit)?;
+        }
         tracing::debug!(
             signal = group[0].signal.name(),
             inputs = group.len(),
@@ -148,6 +150,8 @@ impl Inner {
 struct Limits {
     rows: u64,
     bytes: u64,
+    /// For signals of which a merge holds all rows in memory.
+    bytes_in_memory: u64,
 }
 
 /// Chooses segments of one signal and partition to merge: four or more of one level, or what is left of a partition
@@ -159,7 +163,8 @@ fn pick(segments: &[SegmentMeta], now_ns: u64, limits: Limits) -> Option<Vec<Seg
     }
     for ((signal, partition_ns), mut group) in groups {
         // Spans are merged a row group at a time, whatever their size.
-        let bytes_max = if signal == Signal::Spans { u64::MAX } else { limits.bytes };
+        let in_memory = if signal == Signal::Spans { u64::MAX } else { limits.bytes_in_memory };
+        let bytes_max = limits.bytes.min(in_memory);
         group.sort_by_key(|meta| (meta.level, meta.rows));
         let settled = partition_ns.saturating_add(PARTITION_NS + SETTLED_NS) < now_ns;
         let mut start = 0;
@@ -188,7 +193,7 @@ fn pick(segments: &[SegmentMeta], now_ns: u64, limits: Limits) -> Option<Vec<Seg
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { rows: ROWS_MAX, bytes: 1 << 20 };
+    const LIMITS: Limits = Limits { rows: ROWS_MAX, bytes: 100 << 20, bytes_in_memory: 1 << 20 };
 
     fn meta(id: u64, level: u32, rows: u64) -> SegmentMeta {
         SegmentMeta {
@@ -237,5 +242,7 @@ mod tests {
         assert_eq!(pick(&heavy, now, LIMITS).unwrap().len(), 2);
         heavy.iter_mut().for_each(|meta| meta.signal = Signal::Spans);
         assert_eq!(pick(&heavy, now, LIMITS).unwrap().len(), 4, "spans are merged piece by piece");
+        let limited = Limits { bytes: 1 << 20, ..LIMITS };
+        assert_eq!(pick(&heavy, now, limited).unwrap().len(), 2, "a directory's limit is for all");
     }
 }

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The log between two seals, and a merged segment, are at most this share of the data directory's size limit: the
+/// steps in which the directory grows and shrinks. 128 of them keep it within 5 % of the limit.
+pub(crate) const LIMIT_SHARE: u64 = 128;
+
 #[derive(Debug, Clone)]
 pub struct Config {
     pub data_dir: PathBuf,
@@ -52,6 +56,13 @@ impl Config {
     /// Requests remembered at most: an entry takes about 130 bytes, all together a sixteenth of the budget.
     pub fn dedup_entries_max(&self) -> usize {
         ((self.memory_limit / 16 / 130) as usize).clamp(10_000, 2_000_000)
+    }
+
+    /// Bytes of log at which a seal starts. Under a limit of the directory the log is a small share of it, so that
+    /// cutting it off does not leave much of the limit unused.
+    pub fn seal_wal_bytes(&self) -> u64 {
+        self.retention_bytes
+            .map_or(self.seal_wal_bytes, |limit| self.seal_wal_bytes.min(limit / LIMIT_SHARE))
     }
 
     /// Hot bytes at which a seal starts: an eighth of the budget, since sealing needs a copy of it in columns.

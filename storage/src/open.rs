@@ -152,7 +152,7 @@ fn prepare(config: Config, stores: Arc<dyn StoreSet>) -> io::Result<Arc<Inner>> 
         compactor: Default::default(),
         mender: Default::default(),
         mend_stats: Default::default(),
-        stopping: AtomicBool::new(false),
+        stopping: Arc::default(),
         last_seal: Mutex::new(Instant::now()),
         free_bytes: AtomicU64::new(u64::MAX),
         reserve_bytes: AtomicU64::new(0),

@@ -1,7 +1,8 @@
 //! Retention: whole segments go when all their rows are too old, or when the data directory is too large.
 //!
-//! A directory with a limit is held between 95 % and 100 % of it. Files that went out of use wait for queries that began
-//! before; where there is no room for that, they go at once, and a query that still wants one fails and may be repeated.
+//! A directory with a limit is held between 95 % and 100 % of it; what lies in `quarantine/` is not counted. Files that
+//! went out of use wait for queries that began before; where there is no room for that, they go at once, and a query
+//! that still wants one fails and may be repeated.
 
 use crate::commit::Change;
 use crate::segment::{PARTITION_NS, SegmentMeta};
@@ -20,13 +21,33 @@ impl Inner {
     pub(crate) fn expire_unless(&self, clock_jumped: bool) -> io::Result<bool> {
         let _maintaining = self.maintaining.lock();
         let segments = self.manifest.lock().segments.clone();
-        let mut gone = match self.config.retention {
+        let gone = match self.config.retention {
             Some(retention) => past_age(&segments, retention, now_ns(), clock_jumped),
             None => Vec::new(),
         };
+        self.drop_with_those_past_size(&segments, gone)
+    }
+
+    /// Drops segments past retention by size, for a sealer that has just made the directory larger. Where somebody else
+    /// is at work on segments, nothing is done: the compactor will, once that has ended.
+    pub(crate) fn shrink_unless_maintained(&self) -> io::Result<()> {
+        if self.config.retention_bytes.is_none() {
+            return Ok(());
+        }
+        let Some(_maintaining) = self.maintaining.try_lock() else { return Ok(()) };
+        let segments = self.manifest.lock().segments.clone();
+        self.drop_with_those_past_size(&segments, Vec::new()).map(|_| ())
+    }
+
+    /// * `gone`: those past age.
+    fn drop_with_those_past_size(
+        &self,
+        segments: &[SegmentMeta],
+        mut gone: Vec<SegmentMeta>,
+    ) -> io::Result<bool> {
         if let Some(limit) = self.config.retention_bytes {
-            let target = limit - limit / SLACK;
-            gone.extend(past_size(&segments, &gone, target.saturating_sub(self.log_bytes()?)));
+            let room = target(limit).saturating_sub(self.bytes_beside_segments()?);
+            gone.extend(past_size(segments, &gone, room));
         }
         if !gone.is_empty() {
             tracing::info!(segments = gone.len(), "dropping segments past retention");
@@ -39,23 +60,35 @@ impl Inner {
     }
 
     /// Deletes files that wait for queries, as far as the directory is too large.
-    fn make_room(&self, limit: u64) -> io::Result<()> {
+    pub(crate) fn make_room(&self, limit: u64) -> io::Result<()> {
         let waiting = self.garbage_bytes();
         let live: u64 = self.manifest.lock().segments.iter().map(SegmentMeta::bytes).sum();
-        let bytes = (live + waiting + self.log_bytes()?).saturating_sub(limit);
+        let used = live + waiting + self.bytes_beside_segments()?;
+        let bytes = used.saturating_sub(target(limit));
         if bytes == 0 || waiting == 0 {
             return Ok(());
         }
         self.commit(&Change::MakeRoom { bytes }, &self.dir.job())
     }
 
-    fn log_bytes(&self) -> io::Result<u64> {
-        files::total_bytes(&self.config.data_dir.join("wal"))
+    /// The log, manifests and windows of requests.
+    fn bytes_beside_segments(&self) -> io::Result<u64> {
+        let mut bytes = files::total_bytes(&self.config.data_dir.join("wal"))?;
+        for entry in std::fs::read_dir(self.config.data_dir.join("manifest"))? {
+            // One that another thread has just deleted has none.
+            bytes += entry?.metadata().map_or(0, |found| found.len());
+        }
+        Ok(bytes)
     }
 }
 
-/// The share of a size limit that is kept free for what comes in between two passes: 1/32.
-const SLACK: u64 = 32;
+/// The share of a size limit that is kept free for what comes in between two passes: 1/40.
+const SLACK: u64 = 40;
+
+/// To how many bytes a directory with a limit is cut down.
+fn target(limit: u64) -> u64 {
+    limit - limit / SLACK
+}
 
 fn past_age(
     segments: &[SegmentMeta],

@@ -29,6 +29,8 @@ impl Inner {
             if let Err(error) = self.seal() {
                 tracing::error!(%error, "recent data could not be sealed; trying again");
                 std::thread::sleep(Duration::from_secs(1));
+            } else if let Err(error) = self.shrink_unless_maintained() {
+                tracing::error!(%error, "retention by size failed; trying again");
             }
         }
     }
@@ -37,7 +39,7 @@ impl Inner {
         let end = self.wal_stats.end.load(Ordering::Acquire);
         let wal_bytes = end.saturating_sub(self.manifest.lock().wal_position);
         self.stores.hot_bytes() > self.config.seal_hot_bytes()
-            || wal_bytes > self.config.seal_wal_bytes
+            || wal_bytes > self.config.seal_wal_bytes()
             || (wal_bytes > 0 && self.last_seal.lock().elapsed() > self.config.seal_age)
     }
 

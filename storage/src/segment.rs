@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Length of a time partition, ns. One hour: retention by age stays within 5% of a day and more.
 pub const PARTITION_NS: u64 = 3_600_000_000_000;
@@ -62,6 +62,8 @@ pub struct SegmentDir {
     next_id: Arc<AtomicU64>,
     /// Files that stand since this handle was made.
     made: Arc<Mutex<Vec<PathBuf>>>,
+    /// Once set, nothing more is written through this handle.
+    stop: Arc<AtomicBool>,
     /// Folders whose names are known to be durable. One that is there need not be: its sync may have failed, or the
     /// process may have been killed before it.
     durable: Arc<Mutex<HashSet<PathBuf>>>,
@@ -82,17 +84,24 @@ impl SegmentDir {
             disk,
             next_id: Arc::new(AtomicU64::new(next_id)),
             made: Arc::default(),
+            stop: Arc::default(),
             durable: Arc::default(),
         })
     }
 
     /// The same folder for one piece of work, whose files [`discard`](Self::discard) can take back.
     pub fn job(&self) -> Self {
+        self.job_until(Arc::default())
+    }
+
+    /// The same for work that may be given up: once `stop` is set its next write fails.
+    pub fn job_until(&self, stop: Arc<AtomicBool>) -> Self {
         Self {
             root: self.root.clone(),
             disk: self.disk.clone(),
             next_id: self.next_id.clone(),
             made: Arc::default(),
+            stop,
             durable: self.durable.clone(),
         }
     }
@@ -151,14 +160,15 @@ impl SegmentDir {
         extension: &str,
     ) -> io::Result<DurableFile> {
         let path = self.path(signal, partition_ns, id, extension);
-        let made = self.made.clone();
+        let (made, stop) = (self.made.clone(), self.stop.clone());
         let folders = [path.ancestors().nth(2), path.parent()];
         let mut tries = 0;
         loop {
             for folder in folders.into_iter().flatten() {
                 self.make_folder(folder)?;
             }
-            match DurableFile::create(self.disk.clone(), path.clone(), extension, made.clone()) {
+            let (made, stop) = (made.clone(), stop.clone());
+            match DurableFile::create(self.disk.clone(), path.clone(), extension, made, stop) {
                 // A folder that stood empty may have been removed just now.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 3 => tries += 1,
                 outcome => return outcome,
@@ -176,6 +186,7 @@ pub struct DurableFile {
     path: PathBuf,
     extension: String,
     made: Arc<Mutex<Vec<PathBuf>>>,
+    stop: Arc<AtomicBool>,
     crc: crc32fast::Hasher,
     bytes: u64,
     named: bool,
@@ -187,6 +198,7 @@ impl DurableFile {
         path: PathBuf,
         extension: &str,
         made: Arc<Mutex<Vec<PathBuf>>>,
+        stop: Arc<AtomicBool>,
     ) -> io::Result<Self> {
         let temporary = path.with_extension(format!("{extension}.tmp"));
         let file = io::BufWriter::with_capacity(1 << 16, disk.create(&temporary)?);
@@ -197,6 +209,7 @@ impl DurableFile {
             path,
             extension: extension.to_owned(),
             made,
+            stop,
             crc: crc32fast::Hasher::new(),
             bytes: 0,
             named: false,
@@ -229,6 +242,9 @@ impl Drop for DurableFile {
 
 impl Write for DurableFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("given up: the store is closing"));
+        }
         let n = self.file.write(buf)?;
         self.crc.update(&buf[..n]);
         self.bytes += n as u64;
@@ -261,5 +277,23 @@ mod tests {
         job.discard();
         assert_eq!(names(), 0);
         assert_eq!(dir.next_id(), 2, "ids are shared between handles");
+    }
+
+    #[test]
+    fn work_that_is_given_up_fails_at_its_next_write_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = SegmentDir::new(folder.path().join("segments"), 1).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let job = dir.job_until(stop.clone());
+        let mut file = job.create(Signal::Logs, 0, job.allocate_id(), "parquet").unwrap();
+        file.write_all(b"rows").unwrap();
+        stop.store(true, Ordering::Relaxed);
+        assert!(file.write_all(b"more").is_err());
+        drop(file);
+        let path = dir.path(Signal::Logs, 0, 1, "parquet");
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+        let mut sealed = dir.job().create(Signal::Logs, 0, 2, "parquet").unwrap();
+        sealed.write_all(b"what is sealed meanwhile").unwrap();
+        sealed.commit().unwrap();
     }
 }

@@ -116,7 +116,8 @@ pub(crate) struct Inner {
     pub compactor: Bell,
     pub mender: Bell,
     pub mend_stats: MendStats,
-    pub stopping: AtomicBool,
+    /// Also gives up a merge that is under way.
+    pub stopping: Arc<AtomicBool>,
     pub last_seal: Mutex<Instant>,
     pub free_bytes: AtomicU64,
     pub reserve_bytes: AtomicU64,

@@ -43,6 +43,9 @@ async fn cuts(disk: &mut LoopDisk, cuts: u64, wrapper: &[String], seed: u64) -> 
     let senders = Senders::start(&server);
     for cut in 0..cuts {
         tokio::time::sleep(Duration::from_millis(random.random_range(50..1500))).await;
+        // All of the machine stops at a power cut. Else the server would go on while the file system is being shut
+        // down, and be told that a sync went well of which nothing will be left.
+        server.freeze();
         disk.cut_power();
         // What was acknowledged up to here must be there; what is on its way may be.
         server.kill();

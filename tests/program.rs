@@ -2,9 +2,12 @@
 
 mod common;
 
-use common::{Server, run, trefoil};
+use common::{Server, run, trefoil, trefoil_at};
 use reqwest::{Client, Method, StatusCode};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::Duration;
 
 fn words(output: &std::process::Output) -> String {
     assert!(!output.status.success(), "it should have failed");
@@ -165,4 +168,39 @@ async fn probes_and_own_metrics_are_there_and_unknown_paths_are_not() {
     assert_eq!(get("/api/nothing").await.status(), 404);
     assert_eq!(get("/app-0123.js").await.status(), 404);
     assert_eq!(get("/..%2f..%2fCargo.toml").await.status(), 404);
+}
+
+/// The shop of `trefoil demo` ends with its stdin, as this one does that stands in for it.
+const SHOP: &str = r#"#!/bin/sh
+cd "$(dirname "$0")"
+echo "$OTEL_EXPORTER_OTLP_ENDPOINT" > opening && mv opening open
+cat > /dev/null
+touch closed
+"#;
+
+#[test]
+fn the_demo_keeps_its_shop_open_until_it_is_asked_to_stop() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file = |name| folder.path().join(name);
+    // The shop is looked for beside the program.
+    std::fs::hard_link(env!("CARGO_BIN_EXE_trefoil"), file("trefoil")).unwrap();
+    std::fs::write(file("trefoil-shop"), SHOP).unwrap();
+    std::fs::set_permissions(file("trefoil-shop"), PermissionsExt::from_mode(0o755)).unwrap();
+    let mut demo = trefoil_at(&file("trefoil"))
+        .args(["demo", "--otlp-grpc-addr", "127.0.0.1:0", "--otlp-http-addr", "127.0.0.1:0"])
+        .args(["--http-addr", "127.0.0.1:0", "--data-dir"])
+        .arg(file("data"))
+        .spawn()
+        .unwrap();
+    while !file("open").exists() {
+        assert!(demo.try_wait().unwrap().is_none(), "the demo ended before the shop was open");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let endpoint = std::fs::read_to_string(file("open")).unwrap();
+    TcpStream::connect(endpoint.trim().trim_start_matches("http://")).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(demo.try_wait().unwrap().is_none() && !file("closed").exists(), "the shop closed");
+    run(Command::new("kill").args(["-s", "TERM", &demo.id().to_string()]));
+    assert!(demo.wait().unwrap().success());
+    assert!(file("closed").exists(), "the shop goes on without the demo");
 }

@@ -26,21 +26,26 @@ pub struct Server {
 /// From the start to `ready`, on a loaded machine and with an unoptimized binary.
 const READY_MAX: Duration = Duration::from_secs(60);
 
+const BINARY: &str = env!("CARGO_BIN_EXE_trefoil");
+
 /// The binary under test, with no setting from the environment.
 pub fn trefoil() -> Command {
-    trefoil_under(&[])
+    trefoil_at(Path::new(BINARY))
+}
+
+/// The same in another place.
+pub fn trefoil_at(path: &Path) -> Command {
+    unset(Command::new(path))
 }
 
 fn trefoil_under(wrapper: &[String]) -> Command {
-    const BINARY: &str = env!("CARGO_BIN_EXE_trefoil");
-    let mut command = match wrapper {
-        [] => Command::new(BINARY),
-        [program, arguments @ ..] => {
-            let mut command = Command::new(program);
-            command.args(arguments).arg(BINARY);
-            command
-        }
-    };
+    let [program, arguments @ ..] = wrapper else { return trefoil() };
+    let mut command = Command::new(program);
+    command.args(arguments).arg(BINARY);
+    unset(command)
+}
+
+fn unset(mut command: Command) -> Command {
     for (name, _) in std::env::vars() {
         if name.starts_with("TREFOIL_") {
             command.env_remove(name);
@@ -163,6 +168,23 @@ impl Server {
         assert!(status.success());
     }
 
+    /// Stops the process where it is: from the return on it answers nobody any more. Only a kill follows.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+        let pid = self.wrapped().unwrap_or_else(|| self.process.id().to_string());
+        // A thread within a system call stops when that ends.
+        let runs = |stat: std::io::Result<String>| {
+            let stat = stat.unwrap_or_default();
+            let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+            state.is_some_and(|state| "RS".contains(state))
+        };
+        let tasks =
+            || std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        while tasks().any(|task| runs(std::fs::read_to_string(task.path().join("stat")))) {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
     /// Waits for the end, at most `patience`.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
         let give_up = Instant::now() + patience;
@@ -213,10 +235,11 @@ impl Server {
     /// The value of one of the server's own metrics, such as `trefoil_records_total{signal="spans",fate="stored"}`;
     /// 0 while it is not there.
     pub async fn metric(&self, name: &str) -> u64 {
-        let text =
-            reqwest::get(format!("{}/metrics", self.http)).await.unwrap().text().await.unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.map_or(0, |value| value.parse().unwrap())
+        value(&self.metrics().await, name)
+    }
+
+    async fn metrics(&self) -> String {
+        reqwest::get(format!("{}/metrics", self.http)).await.unwrap().text().await.unwrap()
     }
 
     /// `GET path?parameters` on the query port as JSON; any answer but a success becomes the error's text.
@@ -244,18 +267,41 @@ impl Server {
     /// # Errors
     /// The account that does not balance.
     pub async fn books(&self) -> Result<(), String> {
-        let status = self.get("/api/status", &[]).await?;
+        let before = self.get("/api/status", &[]).await?;
+        let metrics = self.metrics().await;
+        let after = self.get("/api/status", &[]).await?;
         for signal in ["spans", "logs", "metrics"] {
-            let account = &status["ledger"][signal];
-            let of = |name: &str| account[name].as_u64().unwrap();
-            let received = of("stored") + of("duplicate") + of("rejected");
-            let stored = of("live") + of("expired") + of("deleted") + of("quarantined");
-            if of("received") != received || of("stored") != stored {
-                return Err(format!("the books on {signal} do not balance: {account}"));
+            let told = |status: &serde_json::Value, name: &str| {
+                status["ledger"][signal][name].as_u64().unwrap()
+            };
+            let measured = |name: &str| match name {
+                "live" => value(&metrics, &format!("trefoil_records_live{{signal=\"{signal}\"}}")),
+                "received" => value(
+                    &metrics,
+                    &format!("trefoil_records_received_total{{signal=\"{signal}\"}}"),
+                ),
+                fate => value(&metrics, &fate_of(signal, fate)),
+            };
+            let accounts: [&dyn Fn(&str) -> u64; 3] =
+                [&|name| told(&before, name), &measured, &|name| told(&after, name)];
+            for of in accounts {
+                let received = of("stored") + of("duplicate") + of("rejected");
+                let stored = of("live") + of("expired") + of("deleted") + of("quarantined");
+                if of("received") != received || of("stored") != stored {
+                    let fates = ["received", "stored", "duplicate", "rejected", "live", "expired"];
+                    let fates = fates.into_iter().chain(["deleted", "quarantined"]);
+                    let account: Vec<_> = fates.map(|name| (name, of(name))).collect();
+                    return Err(format!("the books on {signal} do not balance: {account:?}"));
+                }
             }
-            let live = self.metric(&format!("trefoil_records_live{{signal=\"{signal}\"}}")).await;
-            if live != of("live") || self.records(signal, "stored").await != of("stored") {
-                return Err(format!("/metrics and /api/status differ on {signal}"));
+            // Both show the same books; records may come in meanwhile.
+            for name in ["received", "stored"] {
+                let [first, second, third] = accounts.map(|of| of(name));
+                if first > second || second > third {
+                    return Err(format!(
+                        "{name} {signal}: {first} in /api/status, then {second} in /metrics, then {third}"
+                    ));
+                }
             }
         }
         Ok(())
@@ -263,8 +309,19 @@ impl Server {
 
     /// Records of a signal by what became of them.
     pub async fn records(&self, signal: &str, fate: &str) -> u64 {
-        self.metric(&format!("trefoil_records_total{{signal=\"{signal}\",fate=\"{fate}\"}}")).await
+        self.metric(&fate_of(signal, fate)).await
     }
+}
+
+/// The name of the metric that counts a signal's records by what became of them.
+fn fate_of(signal: &str, fate: &str) -> String {
+    format!("trefoil_records_total{{signal=\"{signal}\",fate=\"{fate}\"}}")
+}
+
+/// A metric in a page of them; 0 where it is not there.
+fn value(metrics: &str, name: &str) -> u64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0, |value| value.parse().unwrap())
 }
 
 async fn json(request: reqwest::RequestBuilder) -> Result<serde_json::Value, String> {

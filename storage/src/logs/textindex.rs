@@ -130,10 +130,8 @@ impl TextIndexWriter {
 
     /// Adds the variable words of a text only.
     pub fn add_variables(&mut self, text: &str) {
-        for word in tokens::words(text) {
-            if tokens::is_variable(word) {
-                self.add_variable(&tokens::fold(word));
-            }
+        for word in tokens::variable_words(text) {
+            self.add_variable(&tokens::fold(word));
         }
     }
 

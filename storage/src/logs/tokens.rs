@@ -35,34 +35,87 @@ impl<'a> Iterator for Words<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<&'a str> {
-        let start = skip(self.rest, false);
-        let rest = &self.rest[start..];
-        let end = skip(rest, true);
+        let rest = &self.rest[gap_bytes(self.rest)..];
+        let (end, _) = word_bytes(rest);
         self.rest = &rest[end..];
         (end > 0).then(|| &rest[..end])
     }
 }
 
-/// Length of the leading run of characters that are (or are not) alphanumeric.
-#[inline]
-fn skip(text: &str, alphanumeric: bool) -> usize {
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        if byte < 0x80 {
-            if byte.is_ascii_alphanumeric() != alphanumeric {
-                return at;
+/// The variable words of a text as they stand in it.
+pub fn variable_words(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        loop {
+            let word = &rest[gap_bytes(rest)..];
+            let (end, variable) = word_bytes(word);
+            rest = &word[end..];
+            if end == 0 {
+                return None;
             }
-            at += 1;
-        } else {
-            let Some(c) = text[at..].chars().next() else { return at };
-            if c.is_alphanumeric() != alphanumeric {
-                return at;
+            if variable {
+                return Some(&word[..end]);
             }
-            at += c.len_utf8();
         }
+    })
+}
+
+/// What a byte may be part of.
+const GAP: u8 = 0;
+const LETTER: u8 = 1;
+const DIGIT: u8 = 2;
+/// A character of several bytes, which must be looked at whole.
+const WIDE: u8 = 4;
+
+const CLASSES: [u8; 256] = {
+    let mut classes = [GAP; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        classes[byte] = match byte as u8 {
+            b'a'..=b'z' | b'A'..=b'Z' => LETTER,
+            b'0'..=b'9' => DIGIT,
+            0x80.. => WIDE,
+            _ => GAP,
+        };
+        byte += 1;
     }
-    at
+    classes
+};
+
+/// Length of the leading run of characters that are not alphanumeric.
+#[inline]
+fn gap_bytes(text: &str) -> usize {
+    let other = |byte: &u8| CLASSES[usize::from(*byte)] != GAP;
+    match text.bytes().position(|byte| other(&byte)) {
+        Some(at) if CLASSES[usize::from(text.as_bytes()[at])] != WIDE => at,
+        Some(at) => at + wide_run(&text[at..], false),
+        None => text.len(),
+    }
+}
+
+/// Length of the leading word, and whether it is variable.
+#[inline]
+fn word_bytes(text: &str) -> (usize, bool) {
+    let (mut end, mut seen) = (0, 0);
+    for byte in text.bytes() {
+        let class = CLASSES[usize::from(byte)];
+        if class == GAP {
+            break;
+        }
+        seen |= class;
+        end += 1;
+    }
+    if seen & WIDE == 0 {
+        return (end, end > WORD_BYTES_MAX || seen & DIGIT != 0);
+    }
+    let end = wide_run(text, true);
+    (end, is_variable(&text[..end]))
+}
+
+/// Length of the leading run of characters that are (or are not) alphanumeric.
+#[cold]
+fn wide_run(text: &str, alphanumeric: bool) -> usize {
+    text.find(|c: char| c.is_alphanumeric() != alphanumeric).unwrap_or(text.len())
 }
 
 /// A word in the form in which words are compared.
@@ -100,14 +153,14 @@ pub fn pattern(body: &str, out: &mut String) -> bool {
     out.clear();
     let mut rest = body;
     loop {
-        let gap = skip(rest, false);
+        let gap = gap_bytes(rest);
         let after = &rest[gap..];
-        let end = skip(after, true);
+        let (end, variable) = word_bytes(after);
         if end == 0 {
             out.push_str(rest);
             return true;
         }
-        if is_variable(&after[..end]) {
+        if variable {
             out.push_str(&rest[..gap]);
             out.push(SLOT);
         } else {
@@ -347,6 +400,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn words_and_the_variable_among_them_are_those_of_the_definition(
+            text in "[aZ09é\u{212a}²٣— _.-]{0,40}|[a-z0-9]{60,70}[ é]",
+        ) {
+            let all: Vec<&str> =
+                text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+            prop_assert_eq!(words(&text).collect::<Vec<_>>(), all.clone());
+            let variable = all.into_iter().filter(|word| is_variable(word));
+            prop_assert_eq!(variable_words(&text).collect::<Vec<_>>(), variable.collect::<Vec<_>>());
+        }
+
         #[test]
         fn the_quick_search_agrees_with_the_definition(
             text in "[aAbB1é\u{212a} _.-]{0,24}",

@@ -5,14 +5,14 @@ use super::store::{Exemplar, RedCell, RedKey, SLOT_NS};
 use crate::columnar::{self, ParquetFile};
 use crate::segment::{PARTITION_NS, SegmentDir, SegmentMeta, partition_of};
 use crate::signal::Signal;
-use crate::spans::records::{hex, unhex};
+use crate::wire;
 use arrow::array::{
     ArrayRef, AsArray, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray,
     TimestampNanosecondArray,
 };
 use arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType};
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -33,18 +33,74 @@ pub fn write(dir: &SegmentDir, cells: Vec<RedCell>, level: u32) -> io::Result<Ve
     partitions
         .into_iter()
         .map(|(partition_ns, mut cells)| {
-            cells.sort_by(|a, b| (&a.key, a.time_ns).cmp(&(&b.key, b.time_ns)));
-            write_partition(dir, partition_ns, &cells, level)
+            sort(&mut cells);
+            write_pieces(dir, partition_ns, level, std::iter::once(Ok(cells)))
         })
         .collect()
 }
 
-fn write_partition(
+/// Merges segments of one partition, at least one, into slots as wide as their age at `now_ns` allows. The cells of one
+/// service after the other are held in memory.
+pub fn merge(
+    dir: &SegmentDir,
+    segments: &[Arc<RedSegment>],
+    level: u32,
+    now_ns: u64,
+) -> io::Result<SegmentMeta> {
+    let mut services: BTreeSet<Arc<str>> = BTreeSet::new();
+    for segment in segments {
+        services.extend(segment.keys()?.iter().map(|key| key.key.service.clone()));
+    }
+    let of_service = |service: Arc<str>| {
+        let mut cells = Vec::new();
+        for segment in segments {
+            segment.read(|key| key.service == service, &mut cells)?;
+        }
+        Ok(roll_up(cells, now_ns))
+    };
+    let partition_ns = segments[0].meta.partition_ns;
+    write_pieces(dir, partition_ns, level, services.into_iter().map(of_service))
+}
+
+/// Writes the cells of a partition.
+///
+/// * `pieces`: sorted, as their cells are; no key is in two of them.
+fn write_pieces(
     dir: &SegmentDir,
     partition_ns: u64,
-    cells: &[RedCell],
     level: u32,
+    pieces: impl Iterator<Item = io::Result<Vec<RedCell>>>,
 ) -> io::Result<SegmentMeta> {
+    let id = dir.allocate_id();
+    let (mut rows, mut min_ns, mut max_ns) = (0, u64::MAX, partition_ns);
+    let batches = pieces.map(|cells| {
+        let mut cells = cells?;
+        thin_exemplars(&mut cells);
+        for cell in &cells {
+            rows += 1;
+            min_ns = min_ns.min(cell.time_ns);
+            // The last moment a cell covers: retention must not drop it before.
+            max_ns = max_ns.max(cell.time_ns + cell.width_ns - 1);
+        }
+        batch_of(&cells)
+    });
+    let properties = columnar::delta(columnar::properties(), "time").build();
+    let file = dir.create(Signal::Red, partition_ns, id, "parquet")?;
+    let parquet = columnar::write_each(file, batches, properties)?;
+    Ok(SegmentMeta {
+        signal: Signal::Red,
+        id,
+        partition_ns,
+        min_ns: min_ns.min(max_ns),
+        max_ns,
+        rows,
+        level,
+        files: vec![parquet],
+    })
+}
+
+/// Cells as columns, see `storage/FORMAT.md`.
+fn batch_of(cells: &[RedCell]) -> io::Result<RecordBatch> {
     let texts = |value: &dyn Fn(&RedCell) -> Option<String>| -> ArrayRef {
         Arc::new(cells.iter().map(value).collect::<StringArray>())
     };
@@ -57,60 +113,78 @@ fn write_partition(
     let times: TimestampNanosecondArray =
         cells.iter().map(|cell| Some(cell.time_ns as i64)).collect();
     let sketches: BinaryArray = cells.iter().map(|cell| Some(cell.sketch.encode())).collect();
-    let columns: Vec<(&str, ArrayRef)> = vec![
-        ("time", Arc::new(times.with_timezone("UTC"))),
-        ("width_ns", ints(&|cell| cell.width_ns as i64)),
-        ("service_name", texts(&|cell| Some(cell.key.service.to_string()))),
-        ("operation", texts(&|cell| Some(cell.key.operation.to_string()))),
-        ("kind", codes(&|cell| cell.key.kind)),
-        ("status_code", codes(&|cell| cell.key.status)),
-        ("count", ints(&|cell| cell.count() as i64)),
-        ("sum_ns", texts(&|cell| Some(cell.sum_ns.to_string()))),
-        ("histogram", Arc::new(sketches)),
-        ("exemplars", texts(&|cell| Some(exemplars_text(&cell.exemplars)))),
+    let exemplars: BinaryArray =
+        (cells.iter()).map(|c| (!c.exemplars.is_empty()).then(|| exemplars_bytes(c))).collect();
+    let columns: Vec<(&str, ArrayRef, bool)> = vec![
+        ("time", Arc::new(times.with_timezone("UTC")), false),
+        ("width_ns", ints(&|cell| cell.width_ns as i64), false),
+        ("service_name", texts(&|cell| Some(cell.key.service.to_string())), false),
+        ("operation", texts(&|cell| Some(cell.key.operation.to_string())), false),
+        ("kind", codes(&|cell| cell.key.kind), false),
+        ("status_code", codes(&|cell| cell.key.status), false),
+        ("count", ints(&|cell| cell.count() as i64), false),
+        ("sum_ns", texts(&|cell| Some(cell.sum_ns.to_string())), false),
+        ("histogram", Arc::new(sketches), false),
+        ("exemplars", Arc::new(exemplars), true),
     ];
-    let batch = RecordBatch::try_from_iter(columns).map_err(columnar::arrow_error)?;
-    let id = dir.allocate_id();
-    let properties = columnar::delta(columnar::properties(), "time").build();
-    let file = dir.create(Signal::Red, partition_ns, id, "parquet")?;
-    let parquet = columnar::write(file, &[batch], properties)?;
-    let times = || cells.iter().map(|cell| cell.time_ns);
-    Ok(SegmentMeta {
-        signal: Signal::Red,
-        id,
-        partition_ns,
-        min_ns: times().min().unwrap_or(partition_ns),
-        // The last moment a cell covers: retention must not drop it before.
-        max_ns: cells.iter().map(|c| c.time_ns + c.width_ns - 1).max().unwrap_or(partition_ns),
-        rows: cells.len() as u64,
-        level,
-        files: vec![parquet],
-    })
+    RecordBatch::try_from_iter_with_nullable(columns).map_err(columnar::arrow_error)
 }
 
-/// `trace:span:time:duration` joined by spaces.
-fn exemplars_text(exemplars: &[Exemplar]) -> String {
-    exemplars
-        .iter()
-        .map(|e| {
-            format!("{}:{}:{}:{}", hex(&e.trace_id), hex(&e.span_id), e.time_ns, e.duration_ns)
-        })
-        .collect::<Vec<_>>()
-        .join(" ")
+/// Exemplars that the sealed cells of one key and minute keep together: two thirds of a cell's bytes would else be
+/// IDs, and no chart shows as many. Calls are seen from both of their ends, and keep one from each.
+fn exemplars_of_a_minute(key: &RedKey) -> usize {
+    if key.kind < 0 { 1 } else { 2 }
 }
 
-fn exemplars_from(text: &str) -> Vec<Exemplar> {
-    text.split_ascii_whitespace()
-        .filter_map(|one| {
-            let mut parts = one.split(':');
-            Some(Exemplar {
-                trace_id: unhex(parts.next()?).try_into().ok()?,
-                span_id: unhex(parts.next()?).try_into().ok()?,
-                time_ns: parts.next()?.parse().ok()?,
-                duration_ns: parts.next()?.parse().ok()?,
-            })
-        })
-        .collect()
+/// Keeps the slowest exemplars of each key and minute.
+///
+/// * `cells`: sorted by key and time.
+fn thin_exemplars(cells: &mut [RedCell]) {
+    let same_minute =
+        |a: &RedCell, b: &RedCell| a.key == b.key && a.time_ns / MINUTE_NS == b.time_ns / MINUTE_NS;
+    for minute in cells.chunk_by_mut(same_minute) {
+        let mut found: Vec<Exemplar> =
+            minute.iter_mut().flat_map(|cell| std::mem::take(&mut cell.exemplars)).collect();
+        found.sort_by_key(|exemplar| std::cmp::Reverse(exemplar.duration_ns));
+        found.truncate(exemplars_of_a_minute(&minute[0].key));
+        for exemplar in found {
+            let own = |cell: &&mut RedCell| {
+                (cell.time_ns..cell.time_ns + cell.width_ns).contains(&exemplar.time_ns)
+            };
+            if let Some(cell) = minute.iter_mut().find(own) {
+                cell.exemplars.push(exemplar);
+            }
+        }
+    }
+}
+
+/// Trace ID, span ID, varint of the time since the cell's start, varint of the duration; one after the other.
+fn exemplars_bytes(cell: &RedCell) -> Vec<u8> {
+    let mut out = Vec::with_capacity(cell.exemplars.len() * 36);
+    for exemplar in &cell.exemplars {
+        out.extend_from_slice(&exemplar.trace_id);
+        out.extend_from_slice(&exemplar.span_id);
+        wire::put_varint(&mut out, exemplar.time_ns.wrapping_sub(cell.time_ns));
+        wire::put_varint(&mut out, exemplar.duration_ns);
+    }
+    out
+}
+
+/// The inverse of [`exemplars_bytes`]; `None` for bytes that are none.
+fn exemplars_from(mut bytes: &[u8], cell_ns: u64) -> Option<Vec<Exemplar>> {
+    let mut exemplars = Vec::new();
+    while !bytes.is_empty() {
+        let (trace_id, rest) = bytes.split_first_chunk()?;
+        let (span_id, rest) = rest.split_first_chunk()?;
+        bytes = rest;
+        exemplars.push(Exemplar {
+            trace_id: *trace_id,
+            span_id: *span_id,
+            time_ns: cell_ns.wrapping_add(wire::take_varint(&mut bytes).ok()?),
+            duration_ns: wire::take_varint(&mut bytes).ok()?,
+        });
+    }
+    Some(exemplars)
 }
 
 /// Width of the slots that cells of a segment have at a time.
@@ -128,19 +202,38 @@ pub fn width_at(max_ns: u64, now_ns: u64) -> u64 {
 }
 
 /// Merges cells of one key and slot, in slots as wide as their age allows.
-pub fn roll_up(cells: Vec<RedCell>, now_ns: u64) -> Vec<RedCell> {
-    let mut merged: BTreeMap<(Arc<RedKey>, u64, u64), RedCell> = BTreeMap::new();
-    for mut cell in cells {
+fn roll_up(mut cells: Vec<RedCell>, now_ns: u64) -> Vec<RedCell> {
+    for cell in &mut cells {
         cell.width_ns = cell.width_ns.max(width_at(cell.time_ns, now_ns));
         cell.time_ns -= cell.time_ns % cell.width_ns;
-        match merged.entry((cell.key.clone(), cell.width_ns, cell.time_ns)) {
-            Entry::Vacant(entry) => {
-                entry.insert(cell);
-            }
-            Entry::Occupied(mut entry) => entry.get_mut().merge(&cell),
+    }
+    sort(&mut cells);
+    let mut merged: Vec<RedCell> = Vec::with_capacity(cells.len());
+    for cell in cells {
+        let slot = |cell: &RedCell| (cell.time_ns, cell.width_ns);
+        match merged.last_mut() {
+            Some(last) if slot(last) == slot(&cell) && last.key == cell.key => last.merge(&cell),
+            _ => merged.push(cell),
         }
     }
-    merged.into_values().collect()
+    merged
+}
+
+/// Sorts cells by key, time and width. Keys are few: their texts are compared once, not for every two cells.
+fn sort(cells: &mut [RedCell]) {
+    let mut ranks: FxHashMap<*const RedKey, u32> = FxHashMap::default();
+    let mut keys: Vec<Arc<RedKey>> = Vec::new();
+    for cell in cells.iter() {
+        ranks.entry(Arc::as_ptr(&cell.key)).or_insert_with(|| {
+            keys.push(cell.key.clone());
+            0
+        });
+    }
+    keys.sort();
+    for (rank, same) in keys.chunk_by(|a, b| a == b).enumerate() {
+        ranks.extend(same.iter().map(|key| (Arc::as_ptr(key), rank as u32)));
+    }
+    cells.sort_by_key(|cell| (ranks[&Arc::as_ptr(&cell.key)], cell.time_ns, cell.width_ns));
 }
 
 /// An open segment.
@@ -249,16 +342,19 @@ impl RedSegment {
             let widths = column(&batch, "width_ns")?.as_primitive::<Int64Type>();
             let sums = column(&batch, "sum_ns")?.as_string::<i32>();
             let sketches = column(&batch, "histogram")?.as_binary::<i32>();
-            let exemplars = column(&batch, "exemplars")?.as_string::<i32>();
+            let exemplars = column(&batch, "exemplars")?.as_binary_opt::<i32>();
+            let exemplars = exemplars.ok_or_else(|| damaged("exemplars are no bytes"))?;
             for row in 0..batch.num_rows() {
+                let time_ns = times.value(row) as u64;
                 visit(RedCell {
-                    time_ns: times.value(row) as u64,
+                    time_ns,
                     width_ns: widths.value(row) as u64,
                     key: keys.next().ok_or_else(|| damaged("more rows than keys"))?.clone(),
                     sum_ns: sums.value(row).parse().map_err(|_| damaged("sum is no number"))?,
                     sketch: Sketch::decode(sketches.value(row))
                         .ok_or_else(|| damaged("histogram can't be read"))?,
-                    exemplars: exemplars_from(exemplars.value(row)),
+                    exemplars: exemplars_from(exemplars.value(row), time_ns)
+                        .ok_or_else(|| damaged("exemplars can't be read"))?,
                 })?;
             }
         }

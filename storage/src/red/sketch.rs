@@ -4,6 +4,7 @@
 //! A dense histogram up to an hour takes 280 KB; a cell of ten seconds holds a handful of values. Bucket borders are
 //! the library's, so counts pass between both without loss ([`Sketch::to_hdr`]), and merging is adding.
 
+use crate::wire;
 use hdrhistogram::Histogram;
 
 /// log2 of the sub-buckets per doubling: 2048 give three significant digits.
@@ -129,13 +130,17 @@ impl Sketch {
         hdr
     }
 
-    /// Varint pairs (bucket delta, count).
+    /// For each bucket a varint of its distance from the one before, doubled, and 1 more when a varint of its count
+    /// follows; most buckets of a cell count one.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.counts.len() * 3);
         let mut last = 0;
         for (bucket, count) in &self.counts {
-            crate::wire::put_varint(&mut out, u64::from(bucket - last));
-            crate::wire::put_varint(&mut out, *count);
+            let many = *count != 1;
+            wire::put_varint(&mut out, u64::from(bucket - last) << 1 | u64::from(many));
+            if many {
+                wire::put_varint(&mut out, *count);
+            }
             last = *bucket;
         }
         out
@@ -143,12 +148,12 @@ impl Sketch {
 
     /// The inverse of [`encode`](Self::encode); `None` for bytes that are no sketch.
     pub fn decode(mut bytes: &[u8]) -> Option<Self> {
-        let mut counts = Vec::new();
+        let mut counts = Vec::with_capacity(bytes.len() / 2);
         let mut bucket = 0u32;
         while !bytes.is_empty() {
-            let delta = crate::wire::take_varint(&mut bytes).ok()?;
-            let count = crate::wire::take_varint(&mut bytes).ok()?;
-            bucket = bucket.checked_add(u32::try_from(delta).ok()?)?;
+            let head = wire::take_varint(&mut bytes).ok()?;
+            let count = if head & 1 == 1 { wire::take_varint(&mut bytes).ok()? } else { 1 };
+            bucket = bucket.checked_add(u32::try_from(head >> 1).ok()?)?;
             counts.push((bucket, count));
         }
         Some(Self { counts })

@@ -12,7 +12,6 @@ use crate::spans::SpanBatch;
 use parking_lot::RwLock;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
-use std::collections::hash_map::Entry;
 use std::io;
 use std::sync::Arc;
 
@@ -126,11 +125,26 @@ impl RedFilter {
     }
 }
 
-/// Hot cells by slot start and number of the key.
-type Cells = FxHashMap<(u64, u32), RedCell>;
+/// Hot cells.
+#[derive(Debug, Default)]
+struct Cells {
+    cells: Vec<RedCell>,
+    /// By slot start and number of the key.
+    places: FxHashMap<(u64, u32), u32>,
+}
+
+impl Cells {
+    fn iter(&self) -> std::slice::Iter<'_, RedCell> {
+        self.cells.iter()
+    }
+}
 
 /// Numbers of the keys of one service by operation, kind and status.
 type KeysOfService = FxHashMap<(Arc<str>, i32, i32), u32>;
+
+/// Numbers of the keys of calls by status and the addresses of the names of caller and callee; these are held so that no
+/// other name takes their place.
+type KeysOfEdges = FxHashMap<(*const u8, *const u8, i32), ([u32; 2], [Arc<str>; 2])>;
 
 /// RED figures of every service.
 #[derive(Debug, Default)]
@@ -153,18 +167,21 @@ struct Live {
 }
 
 impl Live {
-    fn record(&mut self, key: u32, exemplar: Exemplar) {
-        let slot = exemplar.time_ns - exemplar.time_ns % SLOT_NS;
-        let mut before = 0;
-        let cell = match self.hot.entry((slot, key)) {
-            Entry::Occupied(entry) => {
-                before = entry.get().heap_bytes();
-                entry.into_mut()
-            }
-            Entry::Vacant(entry) => {
-                entry.insert(RedCell::new(slot, SLOT_NS, self.keys[key as usize].clone()))
-            }
-        };
+    /// Number of the cell for a key and a time, a new one if need be.
+    fn cell(&mut self, key: u32, time_ns: u64) -> u32 {
+        let slot = time_ns - time_ns % SLOT_NS;
+        let Cells { cells, places } = &mut self.hot;
+        *places.entry((slot, key)).or_insert_with(|| {
+            let cell = RedCell::new(slot, SLOT_NS, self.keys[key as usize].clone());
+            self.hot_bytes += cell.heap_bytes();
+            cells.push(cell);
+            cells.len() as u32 - 1
+        })
+    }
+
+    fn record(&mut self, cell: u32, exemplar: Exemplar) {
+        let cell = &mut self.hot.cells[cell as usize];
+        let before = cell.heap_bytes();
         cell.record(exemplar);
         self.hot_bytes += cell.heap_bytes() - before;
     }
@@ -196,17 +213,25 @@ impl RedStore {
     /// Counts every span of a batch. Called in log order from one thread, before any sampling.
     pub fn observe(&self, batch: &SpanBatch) {
         let mut live = self.live.write();
-        let mut keys: FxHashMap<(u32, u32, i32, i32), u32> = FxHashMap::default();
+        // Per group its key, and the slot and cell of the span before: spans of a request are close in time.
+        let mut groups: FxHashMap<(u32, u32, i32, i32), (u32, u64, u32)> = FxHashMap::default();
+        let mut edges = KeysOfEdges::default();
         for (row, span) in batch.rows.iter().enumerate() {
             let code = batch.name.codes()[row];
-            let group = (span.resource, code, span.kind, span.status_code);
-            let key = *keys.entry(group).or_insert_with(|| {
-                let service = &batch.resources[span.resource as usize].service_name;
-                let name = &batch.name.values()[code as usize];
-                live.key(service, name, known_kind(span.kind), span.status_code)
-            });
+            let slot = span.start_ns / SLOT_NS;
+            let group = groups
+                .entry((span.resource, code, span.kind, span.status_code))
+                .or_insert_with(|| {
+                    let service = &batch.resources[span.resource as usize].service_name;
+                    let name = &batch.name.values()[code as usize];
+                    let key = live.key(service, name, known_kind(span.kind), span.status_code);
+                    (key, slot, live.cell(key, span.start_ns))
+                });
+            if group.1 != slot {
+                *group = (group.0, slot, live.cell(group.0, span.start_ns));
+            }
             live.record(
-                key,
+                group.2,
                 Exemplar {
                     trace_id: span.trace_id,
                     span_id: span.span_id,
@@ -216,10 +241,17 @@ impl RedStore {
             );
             for call in live.pairing.observe(batch, span) {
                 let (caller, callee) = (&call.client.service, &call.server.service);
-                let client = live.key(caller, callee, EDGE_CLIENT, call.status());
-                let server = live.key(caller, callee, EDGE_SERVER, call.status());
-                live.record(client, call.client.exemplar);
-                live.record(server, call.server.exemplar);
+                let status = call.status();
+                let address = |name: &Arc<str>| Arc::as_ptr(name).cast::<u8>();
+                let (keys, _) =
+                    edges.entry((address(caller), address(callee), status)).or_insert_with(|| {
+                        let key = |kind| live.key(caller, callee, kind, status);
+                        ([EDGE_CLIENT, EDGE_SERVER].map(key), [caller.clone(), callee.clone()])
+                    });
+                for (key, end) in keys.iter().copied().zip([&call.client, &call.server]) {
+                    let cell = live.cell(key, end.exemplar.time_ns);
+                    live.record(cell, end.exemplar);
+                }
             }
         }
     }
@@ -245,10 +277,10 @@ impl RedStore {
         let (mut cells, frozen, segments) = {
             let live = self.live.read();
             let hot: Vec<RedCell> =
-                live.hot.values().filter(|c| fits(c, filter, start_ns, end_ns)).cloned().collect();
+                live.hot.iter().filter(|c| fits(c, filter, start_ns, end_ns)).cloned().collect();
             (hot, live.frozen.clone(), live.segments.clone())
         };
-        cells.extend(frozen.values().filter(|c| fits(c, filter, start_ns, end_ns)).cloned());
+        cells.extend(frozen.iter().filter(|c| fits(c, filter, start_ns, end_ns)).cloned());
         meter.samples(cells.iter().map(RedCell::samples).sum())?;
         for segment in segments {
             if segment.meta.min_ns > end_ns || segment.meta.max_ns < start_ns {
@@ -282,11 +314,11 @@ impl RedStore {
         let mut keys: FxHashSet<Arc<RedKey>> = FxHashSet::default();
         let (frozen, segments) = {
             let live = self.live.read();
-            let hot = live.hot.values().filter(|c| fits(c, filter, start_ns, end_ns));
+            let hot = live.hot.iter().filter(|c| fits(c, filter, start_ns, end_ns));
             keys.extend(hot.map(|cell| cell.key.clone()));
             (live.frozen.clone(), live.segments.clone())
         };
-        let frozen = frozen.values().filter(|c| fits(c, filter, start_ns, end_ns));
+        let frozen = frozen.iter().filter(|c| fits(c, filter, start_ns, end_ns));
         keys.extend(frozen.map(|cell| cell.key.clone()));
         for segment in segments {
             if segment.meta.min_ns <= end_ns && segment.meta.max_ns >= start_ns {
@@ -312,7 +344,7 @@ impl RedStore {
         let before = |cell: &&RedCell| cell.time_ns < boundary_ns && filter.fits(&cell.key);
         let (hot, frozen, segments) = {
             let live = self.live.read();
-            let hot: Vec<RedCell> = live.hot.values().filter(before).cloned().collect();
+            let hot: Vec<RedCell> = live.hot.iter().filter(before).cloned().collect();
             let segments = live.segments.iter().filter(|s| s.meta.partition_ns < boundary_ns);
             (hot, live.frozen.clone(), segments.cloned().collect::<Vec<_>>())
         };
@@ -323,7 +355,7 @@ impl RedStore {
             meter.samples(total.samples())?;
             totals.insert(key.clone(), total);
         }
-        for cell in hot.iter().chain(frozen.values().filter(before)) {
+        for cell in hot.iter().chain(frozen.iter().filter(before)) {
             let total: &mut RedTotal = totals.entry(cell.key.clone()).or_default();
             total.add(cell, sketches);
         }
@@ -351,12 +383,12 @@ impl SignalStore for RedStore {
 
     fn hot_rows(&self) -> u64 {
         let live = self.live.read();
-        (live.frozen.len() + live.hot.len()) as u64
+        (live.frozen.cells.len() + live.hot.cells.len()) as u64
     }
 
     fn freeze(&self) {
         let mut live = self.live.write();
-        if live.frozen.is_empty() {
+        if live.frozen.cells.is_empty() {
             live.frozen = Arc::new(std::mem::take(&mut live.hot));
             live.keys.clear();
             live.numbers.clear();
@@ -365,7 +397,7 @@ impl SignalStore for RedStore {
 
     fn seal(&self, dir: &SegmentDir) -> io::Result<Vec<SegmentMeta>> {
         let frozen = self.live.read().frozen.clone();
-        segment::write(dir, frozen.values().cloned().collect(), 0)
+        segment::write(dir, frozen.cells.clone(), 0)
     }
 
     fn open(&self, dir: &SegmentDir, metas: &[SegmentMeta]) -> Vec<(SegmentMeta, io::Error)> {
@@ -395,7 +427,7 @@ impl SignalStore for RedStore {
         live.segments.extend(opened);
         if sealed {
             live.frozen = Arc::default();
-            live.hot_bytes = live.hot.values().map(RedCell::heap_bytes).sum();
+            live.hot_bytes = live.hot.iter().map(RedCell::heap_bytes).sum();
         }
         Ok(())
     }
@@ -449,11 +481,10 @@ impl RedStore {
             .filter(|segment| inputs.iter().any(|meta| meta.id == segment.meta.id))
             .cloned()
             .collect();
-        let mut cells = Vec::new();
-        for segment in segments {
-            segment.read(|_| true, &mut cells)?;
+        if segments.is_empty() {
+            return Ok(Vec::new());
         }
         let level = inputs.iter().map(|meta| meta.level).max().unwrap_or(0) + 1;
-        segment::write(dir, segment::roll_up(cells, now_ns), level)
+        Ok(vec![segment::merge(dir, &segments, level, now_ns)?])
     }
 }

@@ -17,7 +17,7 @@ use http_body::Body;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use trefoil_storage::signal::FrameKind;
 use trefoil_storage::store::{Ack, AppendError, Store};
@@ -64,6 +64,11 @@ pub trait Ingest: Send + Sync + 'static {
         arrival_ns: u64,
     ) -> BoxFuture<'_, Result<Ack, AppendError>>;
 
+    /// How long a request should wait before it is appended, so that the store keeps up.
+    fn pause(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Enters records into the ledger that were rejected before they could be appended.
     fn note_rejected(&self, kind: FrameKind, records: u64);
 }
@@ -76,6 +81,10 @@ impl Ingest for Store {
         arrival_ns: u64,
     ) -> BoxFuture<'_, Result<Ack, AppendError>> {
         Box::pin(Store::append(self, kind, body, arrival_ns))
+    }
+
+    fn pause(&self) -> Duration {
+        Store::pause(self)
     }
 
     fn note_rejected(&self, kind: FrameKind, records: u64) {
@@ -216,6 +225,10 @@ impl Receiver {
         let (plain, _room) = self.make_plain(sent, room).await?;
         self.0.stats.body(kind, plain.bytes.len());
         let bytes = plain.bytes.clone();
+        let pause = store.pause();
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         let ack = append(store, kind, plain.bytes, arrival_ns).await?;
         let written = (kind == FrameKind::RemoteWrite2)
             .then(|| written(kind, &bytes, arrival_ns, &ack))

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A request takes this many times its own length: its bytes, its batch (measured 1.1 to 1.6 times) and its frame.
 const FACTOR: u64 = 3;
@@ -51,9 +52,27 @@ impl Drop for Reservation {
     }
 }
 
+/// The longest that a request is held back: with it four senders send less than one core seals.
+const PAUSE_MAX: Duration = Duration::from_millis(40);
+
+/// How long a request waits so that sealing keeps up: nothing while hot rows are one and a half times what a seal takes
+/// or less, since some come in while one goes on; more with every byte beyond; all of it at three times.
+pub fn pause(hot_bytes: u64, seal_hot_bytes: u64) -> Duration {
+    let free = seal_hot_bytes + seal_hot_bytes / 2;
+    let over = hot_bytes.saturating_sub(free) as f64;
+    PAUSE_MAX.mul_f64((over / free.max(1) as f64).min(1.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_are_held_back_the_longer_the_further_sealing_lags() {
+        assert_eq!(pause(150, 100), Duration::ZERO);
+        assert_eq!(pause(225, 100), PAUSE_MAX / 2);
+        assert_eq!(pause(9_000, 100), PAUSE_MAX);
+    }
 
     #[test]
     fn what_does_not_fit_is_refused_and_room_comes_back() {

@@ -67,7 +67,8 @@ impl Inner {
 
     /// What one merge may take in.
     fn merge_limits(&self) -> Limits {
-        let in_memory = self.config.memory_limit / 4 / MEMORY_FACTOR;
+        // An eighth of the budget: hot rows and a seal take their share beside it.
+        let in_memory = self.config.memory_limit / 8 / MEMORY_FACTOR;
         // A directory with a limit gets its room back in small pieces.
         let on_disk = self.config.retention_bytes.map_or(u64::MAX, |limit| limit / LIMIT_SHARE);
         Limits { rows: ROWS_MAX, bytes: on_disk, bytes_in_memory: in_memory }

@@ -40,7 +40,7 @@ impl Config {
             memory_limit: 1 << 30,
             dedup_window: Duration::from_secs(15 * 60),
             seal_age: Duration::from_secs(300),
-            // zstd-1 shrinks OTLP about sixfold; 48 MiB hold about 800,000 spans, replayed in a second.
+            // zstd shrinks OTLP about sixfold; 48 MiB hold about 800,000 spans, replayed in a second.
             seal_wal_bytes: 48 << 20,
             // One seal of the largest hot tier must still fit.
             disk_reserve: 256 << 20,
@@ -65,9 +65,11 @@ impl Config {
             .map_or(self.seal_wal_bytes, |limit| self.seal_wal_bytes.min(limit / LIMIT_SHARE))
     }
 
-    /// Hot bytes at which a seal starts: an eighth of the budget, since sealing needs a copy of it in columns.
+    /// Hot bytes at which a seal starts: a twelfth of the budget, since as much again comes in while it goes on, and
+    /// sealing and merging hold columns beside it. Smaller seals would cost merges, and metrics a table of all series
+    /// for each.
     pub fn seal_hot_bytes(&self) -> usize {
-        (self.memory_limit / 8) as usize
+        (self.memory_limit / 12) as usize
     }
 
     /// Hot bytes at which ingest is refused until the sealer catches up.

@@ -5,7 +5,7 @@
 //! two frames is exact. Start-up is in `open.rs`, what happens behind ingest in `seal.rs`, `compact.rs` and
 //! `retention.rs`, each ending in `commit.rs`.
 
-use crate::budget::{Budget, Reservation};
+use crate::budget::{self, Budget, Reservation};
 use crate::config::Config;
 use crate::dedup::{Admission, Remembered, Ticket, Window};
 use crate::ledger::Ledger;
@@ -254,6 +254,13 @@ impl Store {
             return Err(AppendError::Closed);
         }
         outcome.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// How long a request should wait before it is appended, so that memory stays near what is sealed at once. A store
+    /// far behind refuses requests; one that lags a little takes them slower.
+    pub fn pause(&self) -> Duration {
+        let hot_bytes = self.inner.stores.hot_bytes() as u64;
+        budget::pause(hot_bytes, self.inner.config.seal_hot_bytes() as u64)
     }
 
     /// Refuses what would not fit: hot rows wait for the sealer, or the disk is nearly full.

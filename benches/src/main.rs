@@ -5,6 +5,7 @@ mod corpus;
 mod ingest;
 mod limits;
 mod load;
+mod path;
 mod queries;
 mod report;
 mod server;
@@ -42,7 +43,7 @@ struct Options {
     /// Ingest runs per signal; the one with the least CPU time counts
     #[arg(long, default_value_t = 1)]
     runs: usize,
-    /// What to measure
+    /// What to measure; also `path-spans`, `path-logs`, `path-metrics`: the write path inside this process
     #[arg(long, value_delimiter = ',', default_values = ["limits", "traces", "logs", "metrics", "all"])]
     only: Vec<String>,
     /// Where data directories are made and removed
@@ -107,6 +108,11 @@ async fn measure(
             limits::of_signal(name, requests, report)?;
         }
         limits::of_disk(&options.dir, report)?;
+    }
+    for (name, requests) in signals {
+        if wanted(&format!("path-{name}")) {
+            path::run(name, requests, &fresh_dir(options)?.path().join("data"), report).await?;
+        }
     }
     for (part, (name, requests)) in ["traces", "logs", "metrics"].into_iter().zip(signals) {
         if wanted(part) {

@@ -76,22 +76,81 @@ pub fn iter(list: &[u8]) -> impl Iterator<Item = (&str, Value<'_>)> {
     })
 }
 
-/// Like [`iter`], with keys as bytes that are not looked at yet.
-pub fn raw_iter(list: &[u8]) -> impl Iterator<Item = (&[u8], Value<'_>)> {
+/// A value as it stands on the wire: what only copies it need not look at its text.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Raw<'a> {
+    Text(&'a [u8]),
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+    /// The `AnyValue` message of anything else.
+    Other(&'a [u8]),
+}
+
+impl<'a> Raw<'a> {
+    fn of(message: &'a [u8]) -> Self {
+        if let Some(text) = short_text(message) {
+            return Self::Text(text);
+        }
+        let mut fields = Fields::new(message);
+        let raw = match fields.next() {
+            Some(Ok((1, Field::Bytes(b)))) => Self::Text(b),
+            Some(Ok((2, Field::Varint(v)))) => Self::Bool(v != 0),
+            Some(Ok((3, Field::Varint(v)))) => Self::Int(v as i64),
+            Some(Ok((4, Field::Fixed64(v)))) => Self::Double(f64::from_bits(v)),
+            _ => return Self::Other(message),
+        };
+        // Of several fields the last one counts.
+        if fields.rest().is_empty() { raw } else { Self::Other(message) }
+    }
+
+    pub fn value(self) -> Value<'a> {
+        match self {
+            Self::Text(b) => Value::Str(text(b)),
+            Self::Bool(v) => Value::Bool(v),
+            Self::Int(v) => Value::Int(v),
+            Self::Double(v) => Value::Double(v),
+            Self::Other(message) => any_value(message),
+        }
+    }
+}
+
+/// Like [`iter`], with keys and values as bytes that are not looked at yet.
+pub fn raw_iter(list: &[u8]) -> impl Iterator<Item = (&[u8], Raw<'_>)> {
     Fields::new(list).map_while(Result::ok).filter_map(|(number, field)| match (number, field) {
         (1, Field::Bytes(pair)) => {
-            let (mut key, mut value) = (b"".as_slice(), Value::Empty);
+            if let Some((key, value)) = short_pair(pair) {
+                return Some((key, Raw::of(value)));
+            }
+            let (mut key, mut value) = (b"".as_slice(), b"".as_slice());
             for field in Fields::new(pair).map_while(Result::ok) {
                 match field {
                     (1, Field::Bytes(b)) => key = b,
-                    (2, Field::Bytes(b)) => value = any_value(b),
+                    (2, Field::Bytes(b)) => value = b,
                     _ => {}
                 }
             }
-            Some((key, value))
+            Some((key, Raw::of(value)))
         }
         _ => None,
     })
+}
+
+/// Key and `AnyValue` message of a `KeyValue` that holds these in this order, each shorter than 128 bytes, as nearly
+/// all do; `None` for others.
+#[inline]
+pub fn short_pair(pair: &[u8]) -> Option<(&[u8], &[u8])> {
+    let [0x0a, key_bytes @ 0..0x80, rest @ ..] = pair else { return None };
+    let (key, rest) = rest.split_at_checked(usize::from(*key_bytes))?;
+    let [0x12, value_bytes @ 0..0x80, value @ ..] = rest else { return None };
+    (value.len() == usize::from(*value_bytes)).then_some((key, value))
+}
+
+/// The text of an `AnyValue` message that is one shorter than 128 bytes.
+#[inline]
+pub fn short_text(message: &[u8]) -> Option<&[u8]> {
+    let [0x0a, bytes @ 0..0x80, text @ ..] = message else { return None };
+    (text.len() == usize::from(*bytes)).then_some(text)
 }
 
 /// Reads one `KeyValue` message.

@@ -4,14 +4,13 @@
 //! At seal the keys that many rows have become typed columns `attributes.<key>`; what is left of each row is one
 //! stored-JSON text column `attributes`. Reading puts both together again.
 
-use crate::attributes::{self, Value};
+use crate::attributes::{self, Raw, Value};
 use crate::resource::{Interner, Resource, Scope};
 use arrow::array::{
-    Array, ArrayBuilder as _, ArrayRef, AsArray, BooleanArray, BooleanBuilder, DictionaryArray,
-    Float64Array, Float64Builder, Int32Array, Int64Array, Int64Builder, RecordBatch, StringArray,
-    StringBuilder,
+    Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Float64Array, Int32Array, Int64Array,
+    RecordBatch, StringArray,
 };
-use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Int32Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::{
     ArrowPredicate, ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions,
@@ -25,7 +24,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::file::statistics::Statistics;
 use parquet::file::writer::SerializedRowGroupWriter;
 use parquet::schema::types::ColumnPath;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
@@ -36,7 +35,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::segment::DurableFile;
-use crate::shapes::{self, Shape, Shapes};
 
 /// Prefix of the typed attribute columns.
 pub const ATTRIBUTE_PREFIX: &str = "attributes.";
@@ -44,11 +42,8 @@ pub const ATTRIBUTE_PREFIX: &str = "attributes.";
 /// At most so many keys become columns.
 pub(crate) const COLUMNS_MAX: usize = 64;
 
-/// A key becomes a column when at least one row in this many has it.
-const RARITY: usize = 100;
-
 /// Rows a page holds at most: what a point read decodes per column.
-const PAGE_ROWS: usize = 4096;
+pub(crate) const PAGE_ROWS: usize = 4096;
 
 /// Rows of a batch as it is read.
 const BATCH_ROWS: usize = 8192;
@@ -67,6 +62,16 @@ pub enum ScalarType {
 }
 
 impl ScalarType {
+    pub fn of_raw(value: Raw<'_>) -> Option<Self> {
+        match value {
+            Raw::Text(_) => Some(Self::Text),
+            Raw::Int(_) => Some(Self::Int),
+            Raw::Double(_) => Some(Self::Double),
+            Raw::Bool(_) => Some(Self::Bool),
+            Raw::Other(message) => Self::of(attributes::any_value(message)),
+        }
+    }
+
     pub fn of(value: Value<'_>) -> Option<Self> {
         match value {
             Value::Str(_) => Some(Self::Text),
@@ -120,6 +125,12 @@ impl KeyTypes {
         }
     }
 
+    /// Whether nothing of `other` would be new.
+    pub fn covers(&self, other: &Self) -> bool {
+        let known = |(key, seen)| matches!(self.0.get(key), Some(k) if k == seen || k.is_none());
+        other.0.iter().all(known)
+    }
+
     /// The text for a footer, see [`KEYS_TEXT`].
     pub fn to_text(&self) -> String {
         let sorted: BTreeMap<&str, Option<ScalarType>> =
@@ -149,233 +160,6 @@ impl KeyTypes {
     pub fn column_type(&self, key: &str) -> Option<DataType> {
         self.0.get(key).map(|seen| seen.map_or(DataType::Utf8, ScalarType::arrow))
     }
-}
-
-enum ColumnBuilder {
-    Text(StringBuilder),
-    Int(Int64Builder),
-    Double(Float64Builder),
-    Bool(BooleanBuilder),
-}
-
-impl ColumnBuilder {
-    fn new(scalar: ScalarType) -> Self {
-        match scalar {
-            ScalarType::Text => Self::Text(StringBuilder::new()),
-            ScalarType::Int => Self::Int(Int64Builder::new()),
-            ScalarType::Double => Self::Double(Float64Builder::new()),
-            ScalarType::Bool => Self::Bool(BooleanBuilder::new()),
-        }
-    }
-
-    fn push(&mut self, value: Option<Value<'_>>) {
-        match (self, value) {
-            (Self::Text(b), Some(Value::Str(v))) => b.append_value(v),
-            (Self::Text(b), _) => b.append_null(),
-            (Self::Int(b), Some(Value::Int(v))) => b.append_value(v),
-            (Self::Int(b), _) => b.append_null(),
-            (Self::Double(b), Some(Value::Double(v))) => b.append_value(v),
-            (Self::Double(b), _) => b.append_null(),
-            (Self::Bool(b), Some(Value::Bool(v))) => b.append_value(v),
-            (Self::Bool(b), _) => b.append_null(),
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Text(b) => b.len(),
-            Self::Int(b) => b.len(),
-            Self::Double(b) => b.len(),
-            Self::Bool(b) => b.len(),
-        }
-    }
-
-    /// Appends nulls up to `rows` rows: columns that a row does not have are not touched until they are needed.
-    fn fill(&mut self, rows: usize) {
-        let nulls = rows - self.len();
-        match self {
-            _ if nulls == 0 => {}
-            Self::Text(b) => b.append_nulls(nulls),
-            Self::Int(b) => b.append_nulls(nulls),
-            Self::Double(b) => b.append_nulls(nulls),
-            Self::Bool(b) => b.append_nulls(nulls),
-        }
-    }
-
-    fn finish(&mut self) -> ArrayRef {
-        match self {
-            Self::Text(b) => Arc::new(b.finish()),
-            Self::Int(b) => Arc::new(b.finish()),
-            Self::Double(b) => Arc::new(b.finish()),
-            Self::Bool(b) => Arc::new(b.finish()),
-        }
-    }
-}
-
-/// Where an attribute of a row goes.
-#[derive(Debug, Clone, Copy)]
-enum Target {
-    Column(usize),
-    Rest,
-    /// A later one of the row has the same key.
-    Dropped,
-}
-
-/// Splits the attributes of rows into typed columns and a rest.
-pub struct AttributeColumns {
-    keys: Vec<(Arc<str>, ScalarType)>,
-    lookup: FxHashMap<Arc<str>, usize>,
-    shapes: Shapes,
-    /// By shape.
-    targets: Vec<Vec<Target>>,
-    builders: Vec<ColumnBuilder>,
-    rest: StringBuilder,
-    rows: usize,
-    seen: KeyTypes,
-}
-
-impl AttributeColumns {
-    /// Chooses the columns by looking at every row once, in any order.
-    pub fn choose<'a>(rows: usize, lists: impl Iterator<Item = &'a [u8]>) -> Self {
-        let mut shapes = Shapes::default();
-        let mut rows_of_shape: Vec<usize> = Vec::new();
-        // Per key: rows that have it, and its type while there is only one.
-        let mut seen: FxHashMap<Arc<str>, (usize, Option<ScalarType>)> = FxHashMap::default();
-        let mut count = |shape: &Shape, rows: usize| {
-            for (key, scalar) in &shape.keys {
-                let entry = seen.entry(key.clone()).or_insert((0, *scalar));
-                entry.0 += rows;
-                if entry.1 != *scalar {
-                    entry.1 = None;
-                }
-            }
-        };
-        for list in lists {
-            let pairs = shapes::pairs(list);
-            match shapes.number(&pairs) {
-                Some(number) => {
-                    rows_of_shape.resize(shapes.len(), 0);
-                    rows_of_shape[number] += 1;
-                }
-                None => count(&Shape::of(&pairs), 1),
-            }
-        }
-        for (number, rows) in rows_of_shape.into_iter().enumerate() {
-            count(shapes.get(number), rows);
-        }
-        let mut types = KeyTypes::default();
-        seen.iter().for_each(|(key, (_, scalar))| types.add(key, *scalar));
-        let mut chosen: Vec<(Arc<str>, usize, ScalarType)> = seen
-            .into_iter()
-            .filter_map(|(key, (count, scalar))| Some((key, count, scalar?)))
-            .filter(|(_, count, _)| count * RARITY >= rows)
-            .collect();
-        chosen.sort_unstable_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
-        chosen.truncate(COLUMNS_MAX);
-        let keys = chosen.into_iter().map(|(key, _, scalar)| (key, scalar)).collect();
-        Self { shapes, seen: types, ..Self::with_keys(keys) }
-    }
-
-    /// Columns for exactly these keys; at most [`COLUMNS_MAX`] of them are taken.
-    pub fn with_keys(mut keys: Vec<(Arc<str>, ScalarType)>) -> Self {
-        keys.truncate(COLUMNS_MAX);
-        keys.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        let lookup = keys.iter().enumerate().map(|(i, (key, _))| (key.clone(), i)).collect();
-        let builders = keys.iter().map(|(_, scalar)| ColumnBuilder::new(*scalar)).collect();
-        Self {
-            keys,
-            lookup,
-            shapes: Shapes::default(),
-            targets: Vec::new(),
-            builders,
-            rest: StringBuilder::new(),
-            rows: 0,
-            seen: KeyTypes::default(),
-        }
-    }
-
-    /// All keys of the rows that the columns were chosen by.
-    pub fn key_types(&self) -> &KeyTypes {
-        &self.seen
-    }
-
-    /// Adds one row's attributes; of duplicate keys the last one counts.
-    pub fn push(&mut self, list: &[u8]) {
-        let row = self.rows;
-        self.rows += 1;
-        if list.is_empty() {
-            return;
-        }
-        let pairs = shapes::pairs(list);
-        let unkept;
-        let targets = match self.shapes.number(&pairs) {
-            Some(number) => {
-                while self.targets.len() <= number {
-                    let shape = self.shapes.get(self.targets.len());
-                    self.targets.push(targets_of(shape, &self.lookup, &self.keys));
-                }
-                &self.targets[number]
-            }
-            None => {
-                unkept = targets_of(&Shape::of(&pairs), &self.lookup, &self.keys);
-                &unkept
-            }
-        };
-        let mut rest: Option<Map<String, Json>> = None;
-        for (pair, target) in pairs.iter().zip(targets) {
-            match target {
-                Target::Column(at) => {
-                    let builder = &mut self.builders[*at];
-                    builder.fill(row);
-                    builder.push(Some(pair.value));
-                }
-                Target::Rest => {
-                    let key = attributes::escape_key(pair.key());
-                    rest.get_or_insert_default().insert(key, attributes::stored_json(pair.value));
-                }
-                Target::Dropped => {}
-            }
-        }
-        if let Some(object) = rest {
-            self.rest.append_nulls(row - self.rest.len());
-            self.rest.append_value(Json::Object(object).to_string());
-        }
-    }
-
-    /// The fields and arrays of the rows added so far, the rest first; begins anew with no rows.
-    pub fn finish(&mut self) -> Vec<(Field, ArrayRef)> {
-        let rows = std::mem::take(&mut self.rows);
-        self.rest.append_nulls(rows - self.rest.len());
-        let rest: ArrayRef = Arc::new(self.rest.finish());
-        let mut columns = vec![(Field::new("attributes", DataType::Utf8, true), rest)];
-        for ((key, scalar), builder) in self.keys.iter().zip(&mut self.builders) {
-            let name = format!("{ATTRIBUTE_PREFIX}{key}");
-            builder.fill(rows);
-            columns.push((Field::new(name, scalar.arrow(), true), builder.finish()));
-        }
-        columns
-    }
-}
-
-/// Where each attribute of a shape goes.
-fn targets_of(
-    shape: &Shape,
-    lookup: &FxHashMap<Arc<str>, usize>,
-    keys: &[(Arc<str>, ScalarType)],
-) -> Vec<Target> {
-    let mut later: FxHashSet<&str> = FxHashSet::default();
-    let one = |(key, scalar): &'_ (Arc<str>, Option<ScalarType>)| match lookup.get(key) {
-        Some(&column) if *scalar == Some(keys[column].1) => Target::Column(column),
-        _ => Target::Rest,
-    };
-    let mut targets: Vec<Target> = shape
-        .keys
-        .iter()
-        .rev()
-        .map(|pair| if later.insert(&pair.0) { one(pair) } else { Target::Dropped })
-        .collect();
-    targets.reverse();
-    targets
 }
 
 /// Dictionary-encoded text column from codes into few distinct values.
@@ -466,7 +250,8 @@ pub fn public_json(text: &str) -> String {
 /// Writer settings that all segments share; callers add encodings of their own columns.
 pub fn properties() -> WriterPropertiesBuilder {
     WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).expect("3 is a zstd level")))
+        // Encoded pages leave little to find: level 3 makes spans 0.5 % smaller and takes twice the time.
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("1 is a zstd level")))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_write_batch_size(PAGE_ROWS)
         .set_max_row_group_row_count(Some(GROUP_ROWS))
@@ -489,6 +274,19 @@ pub fn delta(properties: WriterPropertiesBuilder, column: &str) -> WriterPropert
     properties
         .set_column_dictionary_enabled(path.clone(), false)
         .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED)
+}
+
+/// No compression for a column in which there is nothing to find.
+pub fn uncompressed(properties: WriterPropertiesBuilder, column: &str) -> WriterPropertiesBuilder {
+    let path = ColumnPath::new(vec![column.to_owned()]);
+    properties.set_column_compression(path, Compression::UNCOMPRESSED)
+}
+
+/// Stronger compression for a column that repeats in its bytes.
+pub fn repetitive(properties: WriterPropertiesBuilder, column: &str) -> WriterPropertiesBuilder {
+    let path = ColumnPath::new(vec![column.to_owned()]);
+    let level = ZstdLevel::try_new(3).expect("3 is a zstd level");
+    properties.set_column_compression(path, Compression::ZSTD(level))
 }
 
 /// No dictionary for a column of values that hardly repeat.
@@ -851,32 +649,4 @@ pub fn scalar_at(column: &ArrayRef, row: usize) -> Option<Value<'_>> {
     } else {
         return None;
     })
-}
-
-/// Builds a column of one attribute from values as they are found: the type is the asked one, other types become
-/// NULL (numbers) or text.
-pub struct KeyColumn {
-    builder: ColumnBuilder,
-}
-
-impl KeyColumn {
-    pub fn new(data_type: &DataType) -> Self {
-        Self {
-            builder: ColumnBuilder::new(
-                ScalarType::from_arrow(data_type).unwrap_or(ScalarType::Text),
-            ),
-        }
-    }
-
-    pub fn push(&mut self, value: Option<Value<'_>>) {
-        match (&mut self.builder, value) {
-            (ColumnBuilder::Text(b), Some(value)) => b.append_value(value.to_text()),
-            (ColumnBuilder::Double(b), Some(value)) => b.append_option(value.as_f64()),
-            (builder, value) => builder.push(value),
-        }
-    }
-
-    pub fn finish(&mut self) -> ArrayRef {
-        self.builder.finish()
-    }
 }

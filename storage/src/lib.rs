@@ -3,9 +3,11 @@
 //! Modules stand in the order in which data meets them. This crate never sees tonic, axum or HTTP, and it learns
 //! OTLP only through the [`signal::Decoder`] it is opened with.
 
+mod attribute_columns;
 pub mod attributes;
 pub mod budget;
 pub mod check;
+mod coded;
 pub mod columnar;
 pub mod columns;
 mod commit;

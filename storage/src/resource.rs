@@ -6,8 +6,9 @@
 use crate::attributes::{self, Value};
 use hashbrown::HashTable;
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128, xxh3_128_with_seed};
 
 /// What sent the data: OTLP `Resource` with its schema URL.
 #[derive(Debug, PartialEq)]
@@ -96,6 +97,14 @@ fn identity(parts: &[&[u8]]) -> u128 {
 pub struct Interner {
     resources: Mutex<HashTable<Arc<Resource>>>,
     scopes: Mutex<HashTable<Arc<Scope>>>,
+    /// By the hash of the messages that gave them.
+    sent_resources: Mutex<FxHashMap<u128, Arc<Resource>>>,
+    sent_scopes: Mutex<FxHashMap<u128, Arc<Scope>>>,
+}
+
+/// Hash of an unread message with its schema URL, under which a sender's resource or scope is found again.
+pub fn sent_id(message: &[u8], schema_url: &[u8]) -> u128 {
+    xxh3_128_with_seed(message, xxh3_64(schema_url))
 }
 
 /// Above this many entries a table drops what only it refers to.
@@ -116,6 +125,24 @@ impl Interner {
         resource
     }
 
+    /// The resource that a message gave before, see [`sent_id`]; else what `read` makes of it.
+    pub fn sent_resource<E>(
+        &self,
+        id: u128,
+        read: impl FnOnce() -> Result<Resource, E>,
+    ) -> Result<Arc<Resource>, E> {
+        sent(&self.sent_resources, id, || Ok(self.resource(read()?)))
+    }
+
+    /// The scope that a message gave before, see [`sent_id`]; else what `read` makes of it.
+    pub fn sent_scope<E>(
+        &self,
+        id: u128,
+        read: impl FnOnce() -> Result<Scope, E>,
+    ) -> Result<Arc<Scope>, E> {
+        sent(&self.sent_scopes, id, || Ok(self.scope(read()?)))
+    }
+
     pub fn scope(&self, scope: Scope) -> Arc<Scope> {
         let mut table = self.scopes.lock();
         let hash = scope.id as u64;
@@ -129,6 +156,23 @@ impl Interner {
         table.insert_unique(hash, scope.clone(), |known| known.id as u64);
         scope
     }
+}
+
+fn sent<T, E>(
+    known: &Mutex<FxHashMap<u128, Arc<T>>>,
+    id: u128,
+    read: impl FnOnce() -> Result<Arc<T>, E>,
+) -> Result<Arc<T>, E> {
+    if let Some(item) = known.lock().get(&id) {
+        return Ok(item.clone());
+    }
+    let item = read()?;
+    let mut known = known.lock();
+    if known.len() >= SWEEP_AT {
+        known.clear();
+    }
+    known.insert(id, item.clone());
+    Ok(item)
 }
 
 /// Short hash of raw bytes, for caches keyed by an unparsed message.

@@ -38,6 +38,7 @@ impl<'a> Field<'a> {
     }
 
     /// The payload of a length-delimited field; `field` is only for the message.
+    #[inline]
     pub fn bytes(self, field: u32) -> Result<&'a [u8], WireError> {
         match self {
             Field::Bytes(bytes) => Ok(bytes),
@@ -45,6 +46,7 @@ impl<'a> Field<'a> {
         }
     }
 
+    #[inline]
     pub fn varint(self, field: u32) -> Result<u64, WireError> {
         match self {
             Field::Varint(value) => Ok(value),
@@ -52,6 +54,7 @@ impl<'a> Field<'a> {
         }
     }
 
+    #[inline]
     pub fn fixed64(self, field: u32) -> Result<u64, WireError> {
         match self {
             Field::Fixed64(value) => Ok(value),
@@ -59,6 +62,7 @@ impl<'a> Field<'a> {
         }
     }
 
+    #[inline]
     pub fn fixed32(self, field: u32) -> Result<u32, WireError> {
         match self {
             Field::Fixed32(value) => Ok(value),
@@ -83,6 +87,7 @@ impl<'a> Fields<'a> {
         self.rest
     }
 
+    #[inline]
     fn step(&mut self) -> Result<(u32, Field<'a>), WireError> {
         let tag = take_varint(&mut self.rest)?;
         let number = (tag >> 3) as u32;
@@ -153,6 +158,7 @@ fn take_array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], WireError> {
 }
 
 /// Appends a varint.
+#[inline]
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -162,6 +168,7 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Appends a length-delimited field.
+#[inline]
 pub fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
     put_varint(out, u64::from(field) << 3 | 2);
     put_varint(out, bytes.len() as u64);

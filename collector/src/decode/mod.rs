@@ -12,7 +12,8 @@ pub mod spans;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use trefoil_storage::resource::{Interner, Resource, Scope};
+use trefoil_storage::attributes;
+use trefoil_storage::resource::{Interner, Resource, Scope, sent_id};
 use trefoil_storage::wire::{self, Field, Fields, WireError};
 
 /// What a decoder accepts.
@@ -125,7 +126,8 @@ pub(crate) fn malformed(message: &str, error: WireError) -> String {
 
 /// Text as sent, or with U+FFFD where it is not UTF-8.
 pub(crate) fn lenient(bytes: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(bytes)
+    // The lossy reader goes byte by byte; nearly all text is valid.
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// Appends one `KeyValue` message to a canonical attribute list.
@@ -148,6 +150,18 @@ pub(crate) fn push_attribute(
 
 /// Whether all text in a `KeyValue` is UTF-8.
 pub(crate) fn check_key_value(pair: &[u8], depth: u32) -> Result<bool, Refusal> {
+    if let Some((key, value)) = attributes::short_pair(pair) {
+        let text = attributes::short_text(value);
+        // One look at all bytes tells most often that both texts are valid.
+        if text.is_some() && pair.is_ascii() {
+            return Ok(true);
+        }
+        let valid = std::str::from_utf8(key).is_ok();
+        return match text {
+            Some(text) => Ok(valid && std::str::from_utf8(text).is_ok()),
+            None => Ok(check_any_value(value, depth)? && valid),
+        };
+    }
     let mut valid = true;
     for field in Fields::new(pair) {
         match field? {
@@ -248,20 +262,22 @@ pub(crate) fn resource(
     interner: &Interner,
     limits: &DecodeLimits,
 ) -> Result<Arc<Resource>, WireError> {
-    let mut attributes = Vec::with_capacity(message.len());
-    let mut dropped = 0;
-    for field in Fields::new(message) {
-        match field? {
-            (1, field) => match push_attribute(&mut attributes, field.bytes(1)?, limits) {
-                Ok(()) => {}
-                Err(Refusal::Wire(error)) => return Err(error),
-                Err(Refusal::Record(_)) => dropped += 1,
-            },
-            (2, field) => dropped += field.varint(2)? as u32,
-            _ => {}
+    interner.sent_resource(sent_id(message, schema_url), || {
+        let mut attributes = Vec::with_capacity(message.len());
+        let mut dropped = 0;
+        for field in Fields::new(message) {
+            match field? {
+                (1, field) => match push_attribute(&mut attributes, field.bytes(1)?, limits) {
+                    Ok(()) => {}
+                    Err(Refusal::Wire(error)) => return Err(error),
+                    Err(Refusal::Record(_)) => dropped += 1,
+                },
+                (2, field) => dropped += field.varint(2)? as u32,
+                _ => {}
+            }
         }
-    }
-    Ok(interner.resource(Resource::new(&attributes, &lenient(schema_url), dropped)))
+        Ok(Resource::new(&attributes, &lenient(schema_url), dropped))
+    })
 }
 
 /// An `InstrumentationScope` message as an interned scope.
@@ -271,25 +287,26 @@ pub(crate) fn scope(
     interner: &Interner,
     limits: &DecodeLimits,
 ) -> Result<Arc<Scope>, WireError> {
-    let (mut name, mut version) = (&b""[..], &b""[..]);
-    let mut attributes = Vec::new();
-    let mut dropped = 0;
-    for field in Fields::new(message) {
-        match field? {
-            (1, field) => name = field.bytes(1)?,
-            (2, field) => version = field.bytes(2)?,
-            (3, field) => match push_attribute(&mut attributes, field.bytes(3)?, limits) {
-                Ok(()) => {}
-                Err(Refusal::Wire(error)) => return Err(error),
-                Err(Refusal::Record(_)) => dropped += 1,
-            },
-            (4, field) => dropped += field.varint(4)? as u32,
-            _ => {}
+    interner.sent_scope(sent_id(message, schema_url), || {
+        let (mut name, mut version) = (&b""[..], &b""[..]);
+        let mut attributes = Vec::new();
+        let mut dropped = 0;
+        for field in Fields::new(message) {
+            match field? {
+                (1, field) => name = field.bytes(1)?,
+                (2, field) => version = field.bytes(2)?,
+                (3, field) => match push_attribute(&mut attributes, field.bytes(3)?, limits) {
+                    Ok(()) => {}
+                    Err(Refusal::Wire(error)) => return Err(error),
+                    Err(Refusal::Record(_)) => dropped += 1,
+                },
+                (4, field) => dropped += field.varint(4)? as u32,
+                _ => {}
+            }
         }
-    }
-    let scope =
-        Scope::new(&lenient(name), &lenient(version), &attributes, &lenient(schema_url), dropped);
-    Ok(interner.scope(scope))
+        let (name, version) = (lenient(name), lenient(version));
+        Ok(Scope::new(&name, &version, &attributes, &lenient(schema_url), dropped))
+    })
 }
 
 /// Walks `resource × scope × record`, the shape of all OTLP requests; calls `visit(resource, scope, record bytes)`.

@@ -2,8 +2,9 @@
 
 use super::row::LogRow;
 use crate::attributes::{self, Value};
-use crate::columns::{BytesColumn, DictColumn};
+use crate::columns::{BytesColumn, DictColumn, fit};
 use crate::resource::{Resource, Scope};
+use crate::shapes::AttributeLists;
 use std::sync::Arc;
 
 /// The fixed-size fields of one log record, see `logs/v1/logs.proto`.
@@ -37,8 +38,7 @@ pub struct LogBatch {
     pub scopes: Vec<Arc<Scope>>,
     /// Bodies as text ([`Value::to_text`]): strings as they are, lists and maps as JSON.
     pub body: BytesColumn,
-    /// Canonical attribute lists.
-    pub attributes: BytesColumn,
+    pub attributes: AttributeLists,
     /// `AnyValue` messages of the bodies that are not strings, by row in ascending order.
     pub body_values: Vec<(u32, Box<[u8]>)>,
     /// Earliest and latest time, Unix ns.
@@ -103,7 +103,7 @@ impl LogBatch {
     pub fn finish(&mut self) {
         self.min_ns = self.rows.iter().map(|row| row.time_ns).min().unwrap_or(0);
         self.max_ns = self.rows.iter().map(|row| row.time_ns).max().unwrap_or(0);
-        self.rows.shrink_to_fit();
+        fit(&mut self.rows);
         self.body.shrink_to_fit();
         self.attributes.shrink_to_fit();
         self.body_values.shrink_to_fit();

@@ -7,8 +7,9 @@ use super::{compact, rebuild, write};
 use crate::columnar::KeyTypes;
 use crate::resource::Interner;
 use crate::segment::{SegmentDir, SegmentMeta};
+use crate::shapes::Noted;
 use crate::signal::{Signal, SignalStore};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,6 +29,8 @@ pub struct LogStore {
     hot_bytes: AtomicUsize,
     /// Attribute keys ever seen by this process, for SQL columns.
     keys: RwLock<KeyTypes>,
+    /// What has its keys in `keys`.
+    noted: Mutex<Noted>,
     tail: broadcast::Sender<Arc<LogBatch>>,
 }
 
@@ -46,6 +49,7 @@ impl LogStore {
             live: RwLock::default(),
             hot_bytes: AtomicUsize::new(0),
             keys: RwLock::default(),
+            noted: Mutex::default(),
             tail: broadcast::Sender::new(TAIL_BATCHES),
         }
     }
@@ -85,19 +89,8 @@ impl LogStore {
     /// Remembers the attribute keys of a batch.
     fn note(&self, batch: &LogBatch) {
         let mut fresh = KeyTypes::default();
-        for list in batch.attributes.iter() {
-            fresh.add_list(list);
-        }
-        for resource in &batch.resources {
-            fresh.add_list(&resource.attributes);
-        }
-        let known = {
-            let keys = self.keys.read();
-            fresh
-                .0
-                .iter()
-                .all(|(key, seen)| matches!(keys.0.get(key), Some(k) if k == seen || k.is_none()))
-        };
+        self.noted.lock().note(&batch.attributes, &batch.resources, &mut fresh);
+        let known = self.keys.read().covers(&fresh);
         if !known {
             self.keys.write().merge(&fresh);
         }

@@ -4,9 +4,10 @@ use super::batch::LogBatch;
 use super::filter::LogRows;
 use super::sealed::{BlockRows, LogSegment, Outline};
 use super::snapshot::LogSnapshot;
+use crate::attribute_columns::KeyColumn;
 use crate::attributes;
 use crate::columnar::{
-    ATTRIBUTE_PREFIX, AttributeReader, KeyColumn, KeyTypes, arrow_error, public_json, resource_json,
+    ATTRIBUTE_PREFIX, AttributeReader, KeyTypes, arrow_error, public_json, resource_json,
 };
 use crate::resource::{Resource, Scope};
 use crate::spans::records::hex;

@@ -10,8 +10,9 @@ use super::miner::PatternMiner;
 use super::textindex::TextIndexWriter;
 use super::tokens::PatternToken;
 use super::traceindex::TraceIndexWriter;
+use crate::attribute_columns::AttributeColumns;
 use crate::attributes;
-use crate::columnar::{self, AttributeColumns, arrow_error, parquet_error};
+use crate::columnar::{self, arrow_error, parquet_error};
 use crate::segment::{DurableFile, SegmentDir, SegmentMeta, partition_of};
 use crate::signal::Signal;
 use arrow::array::{
@@ -82,7 +83,7 @@ fn seal_partition(
     let sample = || places.iter().step_by(step);
     let attributes = AttributeColumns::choose(
         sample().count(),
-        sample().map(|place| batches[place.batch as usize].attributes.get(place.row as usize)),
+        sample().map(|place| batches[place.batch as usize].attributes.row(place.row as usize)),
     );
     let mut writer = SegmentWriter::new(dir, partition_ns, 0, places.len(), patterns, attributes)?;
     for block in places.chunks_mut(BLOCK_ROWS) {
@@ -240,7 +241,7 @@ impl SegmentWriter {
             } else {
                 span_ids.append_value(log.span_id).map_err(arrow_error)?;
             }
-            self.attributes.push(batch.attributes.get(row));
+            self.attributes.push(batch.attributes.row(row));
         }
         let times: TimestampNanosecondArray =
             rows.iter().map(|(place, _)| Some(place.time_ns as i64)).collect();

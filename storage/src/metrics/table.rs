@@ -5,8 +5,9 @@ use super::points::exemplars_text;
 use super::segment::count_list;
 use super::series::SeriesMeta;
 use super::store::{MetricSnapshot, StoredPoint};
+use crate::attribute_columns::KeyColumn;
 use crate::attributes;
-use crate::columnar::{KeyColumn, KeyTypes, arrow_error, public_json, resource_json};
+use crate::columnar::{KeyTypes, arrow_error, public_json, resource_json};
 use arrow::array::{
     ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray,
     TimestampNanosecondArray,

@@ -1,7 +1,8 @@
 //! Decoded spans, a column each: what a request becomes, and what hot rows are made of.
 
-use crate::columns::{BytesColumn, DictColumn};
+use crate::columns::{BytesColumn, DictColumn, fit};
 use crate::resource::{Resource, Scope};
+use crate::shapes::AttributeLists;
 use std::sync::Arc;
 
 /// The fixed-size fields of one span, see `trace/v1/trace.proto`.
@@ -49,8 +50,7 @@ pub struct SpanBatch {
     pub name: DictColumn,
     pub resources: Vec<Arc<Resource>>,
     pub scopes: Vec<Arc<Scope>>,
-    /// Canonical attribute lists.
-    pub attributes: BytesColumn,
+    pub attributes: AttributeLists,
     /// `Span.Event` messages, each under field 1.
     pub events: BytesColumn,
     /// `Span.Link` messages, each under field 1.
@@ -127,14 +127,11 @@ impl SpanBatch {
     pub fn finish(&mut self) {
         self.min_ns = self.rows.iter().map(|row| row.start_ns).min().unwrap_or(0);
         self.max_ns = self.rows.iter().map(|row| row.start_ns).max().unwrap_or(0);
-        self.rows.shrink_to_fit();
-        for column in [
-            &mut self.attributes,
-            &mut self.events,
-            &mut self.links,
-            &mut self.trace_state,
-            &mut self.status_message,
-        ] {
+        fit(&mut self.rows);
+        self.attributes.shrink_to_fit();
+        for column in
+            [&mut self.events, &mut self.links, &mut self.trace_state, &mut self.status_message]
+        {
             column.shrink_to_fit();
         }
     }

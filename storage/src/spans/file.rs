@@ -3,6 +3,7 @@
 use super::index::{self, Entry};
 use super::names::{NAMES_TEXT, Names};
 use super::segment::{INDEX, SpanSegment};
+use crate::coded::CodedColumn;
 use crate::columnar::{self, KeyTypes, parquet_error};
 use crate::segment::{DurableFile, SegmentDir, SegmentMeta};
 use crate::signal::Signal;
@@ -22,6 +23,10 @@ const DICTIONARY_BYTES_MAX: usize = 64 << 10;
 
 /// Resources are long and repeat, a few thousand of them to a row group at most.
 const RESOURCES_BYTES_MAX: usize = 4 << 20;
+
+fn dictionary_bytes_max(column: &str) -> usize {
+    if column == "resource" { RESOURCES_BYTES_MAX } else { DICTIONARY_BYTES_MAX }
+}
 
 /// A segment being written. Holds one column of one row group in memory, and 16 bytes a trace.
 pub struct SegmentWriter<'a> {
@@ -81,11 +86,18 @@ impl<'a> SegmentWriter<'a> {
         self.rows += batch.num_rows() as u32;
         let number = self.file.flushed_row_groups().len();
         let writers = self.groups.create_column_writers(number).map_err(parquet_error)?;
+        let columns = self.file.schema_descr().columns().to_vec();
         let mut out = self.file.next_row_group().map_err(parquet_error)?;
-        for ((field, array), mut writer) in
-            self.schema.fields().iter().zip(batch.columns()).zip(writers)
+        for (((field, array), mut writer), column) in
+            self.schema.fields().iter().zip(batch.columns()).zip(writers).zip(columns)
         {
             let encode = || {
+                if !field.is_nullable()
+                    && let Some(coded) = CodedColumn::of(array)
+                    && coded.dictionary_bytes() <= dictionary_bytes_max(field.name())
+                {
+                    return coded.append(&mut out, &column);
+                }
                 for leaf in compute_leaves(field, array)? {
                     writer.write(&leaf)?;
                 }
@@ -105,20 +117,28 @@ impl<'a> SegmentWriter<'a> {
             return Ok(());
         };
         let number = self.file.flushed_row_groups().len();
-        let writers = self.groups.create_column_writers(number).map_err(parquet_error)?;
+        let columns: Vec<Option<usize>> = (self.schema.fields().iter())
+            .map(|field| from.file.schema().index_of(field.name()).ok())
+            .collect();
+        // Writers bring memory of their own.
+        let writers = if columns.contains(&None) {
+            self.groups.create_column_writers(number).map_err(parquet_error)?
+        } else {
+            Vec::new()
+        };
+        let mut writers: Vec<Option<_>> = writers.into_iter().map(Some).collect();
         let mut out = self.file.next_row_group().map_err(parquet_error)?;
         let bytes = from.file.bytes()?;
-        for (field, mut writer) in self.schema.fields().iter().zip(writers) {
-            match from.file.schema().index_of(field.name()) {
-                Ok(column) => from.file.copy_chunk(&bytes, group, column, &mut out)?,
-                Err(_) => {
-                    let nulls = new_null_array(field.data_type(), rows.len());
-                    for leaf in compute_leaves(field, &nulls).map_err(parquet_error)? {
-                        writer.write(&leaf).map_err(parquet_error)?;
-                    }
-                    let chunk = writer.close().map_err(parquet_error)?;
-                    chunk.append_to_row_group(&mut out).map_err(parquet_error)?;
+        for (at, field) in self.schema.fields().iter().enumerate() {
+            if let Some(column) = columns[at] {
+                from.file.copy_chunk(&bytes, group, column, &mut out)?;
+            } else if let Some(mut writer) = writers[at].take() {
+                let nulls = new_null_array(field.data_type(), rows.len());
+                for leaf in compute_leaves(field, &nulls).map_err(parquet_error)? {
+                    writer.write(&leaf).map_err(parquet_error)?;
                 }
+                let chunk = writer.close().map_err(parquet_error)?;
+                chunk.append_to_row_group(&mut out).map_err(parquet_error)?;
             }
         }
         out.close().map_err(parquet_error)?;
@@ -166,6 +186,11 @@ fn properties(keys: &KeyTypes, names: &Names) -> WriterProperties {
     for column in ["span_id", "parent_span_id"] {
         properties = columnar::plain(properties, column);
     }
+    // Random bytes and packed differences.
+    for column in ["span_id", "start_time", "duration_ns"] {
+        properties = columnar::uncompressed(properties, column);
+    }
+    properties = columnar::repetitive(properties, "trace_id");
     let trace_id = ColumnPath::new(vec!["trace_id".to_owned()]);
     let resource = ColumnPath::new(vec!["resource".to_owned()]);
     properties

@@ -6,20 +6,30 @@ use super::index::hash_of;
 use std::ops::Deref;
 
 /// Small requests share one hot batch up to this many rows.
-pub const BATCH_ROWS: usize = 4096;
+const SHARED_ROWS: usize = 4096;
+
+/// Requests of fewer rows are small; others stay as they were decoded.
+const SMALL_ROWS: usize = 512;
 
 /// A batch and which traces are in it.
 #[derive(Debug)]
 pub struct HotBatch {
     batch: SpanBatch,
     traces: Filter,
+    rows_max: usize,
 }
 
 impl HotBatch {
     pub fn new(batch: SpanBatch) -> Self {
-        let mut traces = Filter::with_room_for(batch.len().max(BATCH_ROWS));
+        let rows_max = if batch.len() < SMALL_ROWS { SHARED_ROWS } else { batch.len() };
+        let mut traces = Filter::with_room_for(rows_max);
         add(&mut traces, &batch);
-        Self { batch, traces }
+        Self { batch, traces, rows_max }
+    }
+
+    /// Whether another batch may be [appended](Self::append).
+    pub fn has_room_for(&self, other: &SpanBatch) -> bool {
+        self.batch.len() + other.len() <= self.rows_max
     }
 
     /// Adds all rows of another batch.

@@ -1,11 +1,16 @@
 //! Service and operation names, for pickers and completion.
 
 use super::batch::SpanBatch;
+use rustc_hash::{FxHashSet, FxHasher};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
 /// Operations remembered per service; senders that put IDs into span names must not fill memory.
 const OPERATIONS_MAX: usize = 5_000;
+
+/// Hashes of names that are remembered as noted at most.
+const NOTED_MAX: usize = 100_000;
 
 /// Under this key a segment's footer has its names: a JSON object from service to a list of (operation, kind).
 pub const NAMES_TEXT: &str = "trefoil.operations";
@@ -49,23 +54,33 @@ impl Names {
         }
     }
 
-    /// The names in a batch.
-    pub fn of(batch: &SpanBatch) -> Self {
-        // Neighbours mostly differ, but a request has few distinct ones: sort numbers, then look at texts.
-        let mut seen: Vec<(u32, u32, i32)> = batch
-            .rows
-            .iter()
-            .zip(batch.name.codes())
-            .map(|(row, name)| (row.resource, *name, row.kind))
-            .collect();
-        seen.sort_unstable();
-        seen.dedup();
+    pub fn add(&mut self, service: &str, operation: &str, kind: i32) {
+        let operations = self.0.entry(service.into()).or_default();
+        if operations.len() < OPERATIONS_MAX {
+            operations.insert((operation.into(), kind));
+        }
+    }
+
+    /// The names in a batch that have not been noted yet.
+    ///
+    /// * `noted`: hashes of names, to which these are added.
+    pub fn fresh(batch: &SpanBatch, noted: &mut FxHashSet<u64>) -> Self {
+        if noted.len() > NOTED_MAX {
+            noted.clear();
+        }
+        // Many rows have few distinct names: numbers first, then texts.
+        let mut seen: FxHashSet<(u32, u32, i32)> = FxHashSet::default();
         let mut names = Self::default();
-        for (resource, name, kind) in seen {
-            let service = batch.resources[resource as usize].service_name.clone();
-            let operations = names.0.entry(service).or_default();
-            if operations.len() < OPERATIONS_MAX {
-                operations.insert((batch.name.values()[name as usize].clone(), kind));
+        for (row, name) in batch.rows.iter().zip(batch.name.codes()) {
+            if !seen.insert((row.resource, *name, row.kind)) {
+                continue;
+            }
+            let service = &*batch.resources[row.resource as usize].service_name;
+            let operation = &*batch.name.values()[*name as usize];
+            let mut hasher = FxHasher::default();
+            (service, operation, row.kind).hash(&mut hasher);
+            if noted.insert(hasher.finish()) {
+                names.add(service, operation, row.kind);
             }
         }
         names

@@ -2,19 +2,20 @@
 
 use super::batch::SpanBatch;
 use super::filter::Room;
-use super::hot::{BATCH_ROWS, HotBatch};
+use super::hot::HotBatch;
 use super::merge::{self, Sizes};
 use super::names::{NAMES_TEXT, Names};
 use super::row::Span;
 use super::segment::{ParsedTexts, SpanSegment};
 use super::write;
 use crate::check::verify_segment;
-use crate::columnar::{KeyTypes, ScalarType};
+use crate::columnar::KeyTypes;
 use crate::resource::Interner;
 use crate::segment::{SegmentDir, SegmentMeta};
-use crate::shapes::{self, Shapes};
+use crate::shapes::Noted;
 use crate::signal::{Signal, SignalStore};
 use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,9 +32,11 @@ pub struct SpanStore {
     hot_bytes: AtomicUsize,
     /// Attribute keys ever seen by this process, for SQL columns.
     keys: RwLock<KeyTypes>,
-    /// Shapes of rows whose keys are in `keys`.
-    shapes: Mutex<Shapes>,
+    /// What has its keys in `keys`.
+    noted: Mutex<Noted>,
     names: RwLock<Names>,
+    /// Hashes of what is in `names`.
+    noted_names: Mutex<FxHashSet<u64>>,
     filter_room: Arc<Room>,
     texts: Arc<ParsedTexts>,
 }
@@ -53,8 +56,9 @@ impl SpanStore {
             live: RwLock::default(),
             hot_bytes: AtomicUsize::new(0),
             keys: RwLock::default(),
-            shapes: Mutex::default(),
+            noted: Mutex::default(),
             names: RwLock::default(),
+            noted_names: Mutex::default(),
             filter_room: Arc::new(Room::new(FILTER_BYTES_MAX)),
             texts: Arc::default(),
         }
@@ -69,7 +73,7 @@ impl SpanStore {
         let mut live = self.live.write();
         self.hot_bytes.fetch_add(batch.heap_bytes(), Ordering::Relaxed);
         if let Some(last) = live.hot.last_mut().and_then(Arc::get_mut)
-            && last.len() + batch.len() <= BATCH_ROWS
+            && last.has_room_for(&batch)
         {
             last.append(&batch);
         } else {
@@ -80,32 +84,12 @@ impl SpanStore {
     /// Remembers keys and names of a batch.
     fn note(&self, batch: &SpanBatch) {
         let mut fresh = KeyTypes::default();
-        {
-            let mut shapes = self.shapes.lock();
-            for list in batch.attributes.iter() {
-                let pairs = shapes::pairs(list);
-                if !shapes.knows(&pairs) {
-                    for pair in &pairs {
-                        fresh.add(pair.key(), ScalarType::of(pair.value));
-                    }
-                    shapes.number(&pairs);
-                }
-            }
-        }
-        for resource in &batch.resources {
-            fresh.add_list(&resource.attributes);
-        }
-        let known = {
-            let keys = self.keys.read();
-            fresh
-                .0
-                .iter()
-                .all(|(key, seen)| matches!(keys.0.get(key), Some(k) if k == seen || k.is_none()))
-        };
+        self.noted.lock().note(&batch.attributes, &batch.resources, &mut fresh);
+        let known = self.keys.read().covers(&fresh);
         if !known {
             self.keys.write().merge(&fresh);
         }
-        let names = Names::of(batch);
+        let names = Names::fresh(batch, &mut self.noted_names.lock());
         if !self.names.read().covers(&names) {
             self.names.write().merge(&names);
         }
@@ -236,6 +220,7 @@ impl SignalStore for SpanStore {
 
     fn forget(&self, service: &str) {
         self.names.write().remove(service);
+        self.noted_names.lock().clear();
     }
 
     fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>> {

@@ -5,10 +5,11 @@ use super::hot::HotBatch;
 use super::records::{events_json, hex, links_json};
 use super::segment::{DictText, SpanSegment};
 use super::store::SpanSnapshot;
+use crate::attribute_columns::KeyColumn;
 use crate::attributes;
 use crate::columnar::{
-    ATTRIBUTE_PREFIX, AttributeReader, KeyColumn, KeyTypes, RowGroup, arrow_error, public_json,
-    resource_json, scalar_at,
+    ATTRIBUTE_PREFIX, AttributeReader, KeyTypes, RowGroup, arrow_error, public_json, resource_json,
+    scalar_at,
 };
 use arrow::array::{
     Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder,

@@ -7,14 +7,15 @@ use super::batch::SpanBatch;
 use super::file::SegmentWriter;
 use super::names::Names;
 use super::records;
-use crate::columnar::{self, AttributeColumns, GROUP_ROWS, KeyTypes};
+use crate::attribute_columns::AttributeColumns;
+use crate::columnar::{self, GROUP_ROWS, KeyTypes};
 use crate::segment::{SegmentDir, SegmentMeta, partition_of};
 use arrow::array::{
     ArrayRef, DictionaryArray, FixedSizeBinaryBuilder, Int32Array, Int64Array, RecordBatch,
     StringArray, StringBuilder, TimestampNanosecondArray, UInt32Array,
 };
 use arrow::datatypes::{Field, Int32Type, Schema, SchemaRef};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
@@ -36,20 +37,24 @@ pub fn write(dir: &SegmentDir, batches: &[&SpanBatch], level: u32) -> io::Result
             partitions.entry(partition_of(span.start_ns)).or_default().push(place);
         }
     }
-    let mut names = Names::default();
-    batches.iter().for_each(|batch| names.merge(&Names::of(batch)));
     let codes = Codes::of(batches);
+    let names = codes.operations(batches);
+    let mut keys = KeyTypes::default();
+    let mut known: FxHashSet<u128> = FxHashSet::default();
+    for resource in batches.iter().flat_map(|batch| &batch.resources) {
+        if known.insert(resource.id) {
+            keys.add_list(&resource.attributes);
+        }
+    }
     partitions
         .into_iter()
         .map(|(partition_ns, places)| {
             let attributes = AttributeColumns::choose(
                 places.len(),
-                places.iter().map(|at| batches[at.batch as usize].attributes.get(at.row as usize)),
+                places.iter().map(|at| batches[at.batch as usize].attributes.row(at.row as usize)),
             );
-            let mut keys = attributes.key_types().clone();
-            for resource in batches.iter().flat_map(|batch| &batch.resources) {
-                keys.add_list(&resource.attributes);
-            }
+            let mut keys = keys.clone();
+            keys.merge(attributes.key_types());
             let places = by_trace(batches, &places);
             let mut gather = Gather { batches, codes: &codes, attributes };
             gather.write(dir, partition_ns, &places, &keys, &names, level)
@@ -185,6 +190,25 @@ impl Codes {
     }
 }
 
+impl Codes {
+    /// The operations of all rows.
+    fn operations(&self, batches: &[&SpanBatch]) -> Names {
+        let mut seen: FxHashSet<(i32, i32, i32)> = FxHashSet::default();
+        for (batch, codes) in batches.iter().zip(&self.by_batch) {
+            for (span, name) in batch.rows.iter().zip(batch.name.codes()) {
+                let service = codes.service[span.resource as usize];
+                seen.insert((service, codes.name[*name as usize], span.kind));
+            }
+        }
+        let mut names = Names::default();
+        for (service, name, kind) in seen {
+            let service = self.services.value(service as usize);
+            names.add(service, self.names.value(name as usize), kind);
+        }
+        names
+    }
+}
+
 /// Distinct texts of things that are known by address.
 #[derive(Default)]
 struct Texts {
@@ -292,7 +316,7 @@ impl Gather<'_> {
             );
             events.append_option(records::events_json(batch.events.get(row)));
             links.append_option(records::links_json(batch.links.get(row)));
-            self.attributes.push(batch.attributes.get(row));
+            self.attributes.push(batch.attributes.row(row));
         }
         let text = |mut builder: StringBuilder| -> ArrayRef { Arc::new(builder.finish()) };
         let int32 = |values: Vec<i32>| -> ArrayRef { Arc::new(Int32Array::from(values)) };

@@ -1,8 +1,8 @@
 //! Retention: whole segments go when all their rows are too old, or when the data directory is too large.
 //!
-//! A directory with a limit is held between 95 % and 100 % of it; what lies in `quarantine/` is not counted. Files that
-//! went out of use wait for queries that began before; where there is no room for that, they go at once, and a query
-//! that still wants one fails and may be repeated.
+//! A directory with a limit is held within 5 % of it, as a rule between 95 % and 100 %; what lies in `quarantine/` is not
+//! counted. Files that went out of use wait for queries that began before; where there is no room for that, they go at
+//! once, and a query that still wants one fails and may be repeated.
 
 use crate::commit::Change;
 use crate::segment::{PARTITION_NS, SegmentMeta};
@@ -46,7 +46,9 @@ impl Inner {
         mut gone: Vec<SegmentMeta>,
     ) -> io::Result<bool> {
         if let Some(limit) = self.config.retention_bytes {
-            let room = target(limit).saturating_sub(self.bytes_beside_segments()?);
+            // Older parts of the log go with the next commit.
+            let position = self.manifest.lock().wal_position;
+            let room = target(limit).saturating_sub(self.bytes_beside_segments(position)?);
             gone.extend(past_size(segments, &gone, room));
         }
         if !gone.is_empty() {
@@ -63,7 +65,7 @@ impl Inner {
     pub(crate) fn make_room(&self, limit: u64) -> io::Result<()> {
         let waiting = self.garbage_bytes();
         let live: u64 = self.manifest.lock().segments.iter().map(SegmentMeta::bytes).sum();
-        let used = live + waiting + self.bytes_beside_segments()?;
+        let used = live + waiting + self.bytes_beside_segments(0)?;
         let bytes = used.saturating_sub(target(limit));
         if bytes == 0 || waiting == 0 {
             return Ok(());
@@ -71,9 +73,11 @@ impl Inner {
         self.commit(&Change::MakeRoom { bytes }, &self.dir.job())
     }
 
-    /// The log, manifests and windows of requests.
-    fn bytes_beside_segments(&self) -> io::Result<u64> {
-        let mut bytes = files::total_bytes(&self.config.data_dir.join("wal"))?;
+    /// Manifests, windows of requests and the log from a position on.
+    fn bytes_beside_segments(&self, position: u64) -> io::Result<u64> {
+        let log = files::list(&self.config.data_dir.join("wal"))?;
+        let mut bytes: u64 =
+            log.iter().filter(|file| file.end() > position).map(|file| file.bytes).sum();
         for entry in std::fs::read_dir(self.config.data_dir.join("manifest"))? {
             // One that another thread has just deleted has none.
             bytes += entry?.metadata().map_or(0, |found| found.len());

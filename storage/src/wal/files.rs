@@ -131,11 +131,6 @@ pub fn truncate(disk: &dyn Disk, dir: &Path, position: u64, keep_from: u64) -> i
     Ok(kept)
 }
 
-/// Bytes of all files.
-pub fn total_bytes(dir: &Path) -> io::Result<u64> {
-    Ok(list(dir)?.iter().map(|file| file.bytes).sum())
-}
-
 /// Sets bytes aside that belong to no frame, best effort: that they are damaged must not stop a start.
 pub fn quarantine(disk: &dyn Disk, folder: &Path, name: &str, bytes: &[u8]) {
     let kept = disk::make_dir(disk, folder)

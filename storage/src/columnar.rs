@@ -329,12 +329,15 @@ pub fn arrow_error(error: arrow::error::ArrowError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
+/// Judges the rows of a batch.
+pub type Passes = Box<dyn FnMut(&RecordBatch) -> io::Result<BooleanArray> + Send>;
+
 /// A condition on rows, see [`ParquetFile::read_if`].
 pub struct Test {
     /// Columns it looks at; those that the file does not have are missing from its batches.
     pub columns: Vec<String>,
     /// Which rows of a batch pass.
-    pub passes: Box<dyn FnMut(&RecordBatch) -> io::Result<BooleanArray> + Send>,
+    pub passes: Passes,
 }
 
 /// A sealed Parquet file: its footer is read once, rows on demand.

@@ -55,8 +55,11 @@ impl Store {
     /// Requests from now on go to a new file of the log. Does nothing when the store is closing.
     fn close_log_file(&self) {
         let (done, closed) = mpsc::sync_channel(1);
-        let sent = self.queue.lock().as_ref().map(|queue| queue.send(Order::NewFile(done)));
-        if let Some(Ok(())) = sent {
+        let sent = match self.queue.lock().as_ref() {
+            Some(queue) => queue.send(Order::NewFile(done)).is_ok(),
+            None => false,
+        };
+        if sent {
             let _ = closed.recv();
         }
     }

@@ -56,6 +56,10 @@ pub struct PromExemplars {
 
 pub(super) type Matchers<'a> = [&'a dyn LabelMatcher];
 
+type VisitPoints<'a> = dyn FnMut(&Arc<SeriesMeta>, Seen<'_>, &[StoredPoint]) -> io::Result<()> + 'a;
+
+pub(super) type VisitMetas<'a> = dyn FnMut(&Arc<SeriesMeta>, u64, u64) -> io::Result<()> + 'a;
+
 /// Rows of a segment that are decoded at a time: about 16 MiB.
 const ROWS_AT_ONCE: usize = 1 << 17;
 
@@ -103,7 +107,7 @@ impl MetricStore {
         end_ms: i64,
         read: Read,
         meter: &dyn Meter,
-        visit: &mut dyn FnMut(&Arc<SeriesMeta>, Seen<'_>, &[StoredPoint]) -> io::Result<()>,
+        visit: &mut VisitPoints<'_>,
     ) -> io::Result<()> {
         let (start_ns, end_ns) = range_ns(start_ms, end_ms);
         let within = |p: &StoredPoint| p.time_ns >= start_ns && p.time_ns <= end_ns;
@@ -186,7 +190,7 @@ impl MetricStore {
         &self,
         start_ns: u64,
         end_ns: u64,
-        visit: &mut dyn FnMut(&Arc<SeriesMeta>, u64, u64) -> io::Result<()>,
+        visit: &mut VisitMetas<'_>,
     ) -> io::Result<()> {
         let hot = self.with_hot(|table| table.series.clone());
         let (frozen, segments) = self.sealed();

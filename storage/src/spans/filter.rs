@@ -92,7 +92,7 @@ impl Filter {
 
     fn block_of(&self, hash: u64) -> usize {
         // The upper half chooses the block, the lower half the bits in it.
-        ((hash >> 32) * self.blocks.len() as u64 >> 32) as usize
+        (((hash >> 32) * self.blocks.len() as u64) >> 32) as usize
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {

@@ -317,7 +317,7 @@ mod tests {
             let mut row = 0;
             for trace in ids.chunk_by(|a, b| a == b) {
                 let rows = row..row + trace.len();
-                assert_eq!(index.lookup(&trace[..1]).unwrap(), [rows.clone()]);
+                assert_eq!(index.lookup(&trace[..1]).unwrap(), std::slice::from_ref(&rows));
                 row = rows.end;
             }
             assert!(index.lookup(&[[7; 16]]).unwrap().is_empty());

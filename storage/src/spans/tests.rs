@@ -135,7 +135,8 @@ impl Bench {
 #[test]
 fn merged_segments_hold_what_went_in_whether_groups_are_copied_or_encoded_anew() {
     let mut bench = Bench::new(1);
-    let text = |n: u64| ("key".to_owned(), Value::Str(if n % 2 == 0 { "even" } else { "odd" }));
+    let text =
+        |n: u64| ("key".to_owned(), Value::Str(if n.is_multiple_of(2) { "even" } else { "odd" }));
     // The same traces go on in the second segment; the third is small.
     let batches = [bench.batch(0, 20, text), bench.batch(10, 20, text), bench.batch(90, 3, text)];
     let inputs = batches.each_ref().map(|batch| bench.sealed(batch));
@@ -206,6 +207,7 @@ fn an_index_of_another_segment_with_as_many_rows_is_found_out() {
 }
 
 #[test]
+#[allow(clippy::single_range_in_vec_init, reason = "ranges of rows, of which one may stand alone")]
 fn rows_that_a_file_does_not_have_are_an_error() {
     let mut bench = Bench::new(5);
     let batch = bench.batch(0, 2, |_| ("key".to_owned(), Value::Int(1)));

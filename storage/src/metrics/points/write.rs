@@ -42,9 +42,10 @@ const DOUBLES: [(&str, bool, Doubles); 5] = [
     ("max", false, |p| histogram(p).and_then(|h| h.max)),
 ];
 
+type TimeColumn = (&'static str, fn(&StoredPoint) -> u64);
+
 /// Columns of times; 0 is none.
-const TIMES: [(&str, fn(&StoredPoint) -> u64); 2] =
-    [("time", |p| p.time_ns), ("start_time", |p| p.start_ns)];
+const TIMES: [TimeColumn; 2] = [("time", |p| p.time_ns), ("start_time", |p| p.start_ns)];
 
 /// The points of a segment on their way to columns.
 pub(in crate::metrics) struct Rows<'a> {

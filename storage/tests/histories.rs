@@ -6,6 +6,7 @@
 mod support;
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -312,19 +313,35 @@ fn histories() -> u32 {
     std::env::var("TREFOIL_HISTORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(400)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: histories(), ..ProptestConfig::default() })]
+/// A history is threads that wait for each other most of the time: so many run side by side.
+const AT_ONCE: u32 = 8;
 
-    #[test]
-    fn what_was_acknowledged_is_there_exactly_once_after_any_history(
-        seed in any::<u64>(),
-        steps in prop::collection::vec(step(), 1..40),
-    ) {
-        let mut world = World::new(seed >> 1);
-        for step in &steps {
-            world.run(step);
+#[test]
+fn what_was_acknowledged_is_there_exactly_once_after_any_history() {
+    let config = |number: u32| ProptestConfig {
+        cases: histories() / AT_ONCE + u32::from(number < histories() % AT_ONCE),
+        source_file: Some(file!()),
+        // One of them repeats what failed before.
+        failure_persistence: ProptestConfig::default().failure_persistence.filter(|_| number == 0),
+        ..ProptestConfig::default()
+    };
+    std::thread::scope(|scope| {
+        for number in 0..AT_ONCE {
+            scope.spawn(move || {
+                let history = (any::<u64>(), prop::collection::vec(step(), 1..40));
+                let outcome = TestRunner::new(config(number)).run(&history, |(seed, steps)| {
+                    let mut world = World::new(seed >> 1);
+                    for step in &steps {
+                        world.run(step);
+                    }
+                    world.crash(true);
+                    world.crash(false);
+                    Ok(())
+                });
+                if let Err(failed) = outcome {
+                    panic!("{failed}");
+                }
+            });
         }
-        world.crash(true);
-        world.crash(false);
-    }
+    });
 }

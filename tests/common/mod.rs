@@ -8,11 +8,12 @@ pub mod otlp;
 pub mod senders;
 pub mod shop;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 /// A running `trefoil serve`; killed when dropped.
@@ -80,6 +81,25 @@ pub fn run(command: &mut Command) -> Output {
     command.output().expect("the program starts")
 }
 
+/// A port that no server of this process had before: a sender that does not yet know that its server is dead must find
+/// nobody there, and not another test's server that takes the request. Below the range from which the system gives out
+/// its own, so that nobody else comes by it.
+fn unused_port() -> u16 {
+    const PORTS: std::ops::Range<u16> = 10_000..20_000;
+    static USED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut used = USED.lock().unwrap();
+    // Those of long ago are forgotten by every sender.
+    if used.len() > PORTS.len() / 2 {
+        used.clear();
+    }
+    loop {
+        let port = rand::random_range(PORTS);
+        if used.insert(port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 impl Server {
     /// Starts a server over `data_dir` on free ports and waits until it is ready.
     pub fn start(data_dir: &Path) -> Self {
@@ -108,16 +128,13 @@ impl Server {
         data_dir: &Path,
         arguments: &[&str],
     ) -> Result<Self, String> {
-        let mut process = trefoil_under(wrapper)
-            .arg("serve")
-            .arg("--data-dir")
-            .arg(data_dir)
-            .args(["--otlp-grpc-addr", "127.0.0.1:0", "--otlp-http-addr", "127.0.0.1:0"])
-            .args(["--http-addr", "127.0.0.1:0"])
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
+        let mut command = trefoil_under(wrapper);
+        command.arg("serve").arg("--data-dir").arg(data_dir);
+        for flag in ["--otlp-grpc-addr", "--otlp-http-addr", "--http-addr"] {
+            command.arg(flag).arg(format!("127.0.0.1:{}", unused_port()));
+        }
+        let mut process =
+            command.args(arguments).stderr(Stdio::piped()).spawn().expect("the server starts");
         let log = BufReader::new(process.stderr.take().expect("stderr is piped"));
         let (ready, is_ready) = mpsc::channel();
         // Reads on until the server ends, so that it never blocks on its own log.

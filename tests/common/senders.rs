@@ -6,7 +6,7 @@ use flate2::write::GzEncoder;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use prost::Message;
 use reqwest::Client;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -144,6 +144,15 @@ impl Senders {
         self.world.sent.lock().unwrap().clone()
     }
 
+    /// Compares what was sent so far with what the server shows, see [`Sent::compare`]. The senders may have found it
+    /// already: it may have got a port that they know.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub async fn compare(&self, server: &Server) -> Result<(), String> {
+        self.sent().compare_with(server, || self.sent()).await
+    }
+
     /// Ends them once each has had its last request acknowledged.
     pub async fn finish(self) -> Sent {
         self.world.stop.store(true, Ordering::Relaxed);
@@ -183,15 +192,20 @@ impl Sent {
     /// # Errors
     /// What is wrong.
     pub async fn compare(&self, server: &Server) -> Result<(), String> {
-        let empty = Vec::new();
+        self.compare_with(server, || self.clone()).await
+    }
+
+    /// * `by_now`: what was sent by the time of an answer.
+    async fn compare_with(&self, server: &Server, by_now: impl Fn() -> Self) -> Result<(), String> {
         for (table, acknowledged) in &self.acknowledged {
-            let rows = server
-                .sql(&format!(
-                    "select \"request.id\", count(*) from {table} group by \"request.id\""
-                ))
-                .await
+            let query =
+                format!("select \"request.id\", count(*) from {table} group by \"request.id\"");
+            let rows = match server.sql(&query).await {
+                Ok(rows) => rows,
                 // A table without any row has no such column.
-                .map_err(|error| format!("{table}: acknowledged and lost: all? {error}"))?;
+                Err(error) if error.contains("No field named") => serde_json::json!([]),
+                Err(error) => return Err(format!("{table}: {error}")),
+            };
             let found: HashMap<u64, u64> = rows
                 .as_array()
                 .ok_or("no rows")?
@@ -200,15 +214,21 @@ impl Sent {
                 .collect();
             let lost: Vec<_> = acknowledged.iter().filter(|n| !found.contains_key(n)).collect();
             if !lost.is_empty() {
-                return Err(format!("{table}: acknowledged and lost: {lost:?}"));
+                let (lost_count, count) = (lost.len(), acknowledged.len());
+                return Err(format!(
+                    "{table}: acknowledged and lost: {lost_count} of {count} requests: {lost:?}"
+                ));
             }
             let uneven: Vec<_> = found.iter().filter(|(_, count)| **count != RECORDS).collect();
             if !uneven.is_empty() {
                 return Err(format!("{table}: not {RECORDS} records: {uneven:?}"));
             }
-            let open = self.open.get(table).unwrap_or(&empty);
-            let known = |number: &u64| acknowledged.contains(number) || open.contains(number);
-            let strange: Vec<_> = found.keys().filter(|number| !known(number)).collect();
+            let by_now = by_now();
+            let known: HashSet<&u64> = [&by_now.acknowledged, &by_now.open]
+                .into_iter()
+                .flat_map(|numbers| numbers.get(table).into_iter().flatten())
+                .collect();
+            let strange: Vec<_> = found.keys().filter(|number| !known.contains(number)).collect();
             if !strange.is_empty() {
                 return Err(format!("{table}: nobody sent {strange:?}"));
             }

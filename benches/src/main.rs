@@ -52,6 +52,10 @@ struct Options {
     /// Leaves the data directories there
     #[arg(long)]
     keep: bool,
+    /// A data directory that an earlier run with the same seed, scale and start left: nothing is sent, restarts and
+    /// queries are measured on it. Wants `--start` and `--only all`
+    #[arg(long, requires = "start")]
+    reuse: Option<PathBuf>,
     /// Further arguments for `trefoil serve`
     #[arg(last = true)]
     serve: Vec<String>,
@@ -217,6 +221,9 @@ async fn together(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let dir = fresh_dir(options)?;
+    if let Some(data_dir) = &options.reuse {
+        return restarts_and_queries(program, dir.path(), data_dir, None, known, report).await;
+    }
     let data_dir = dir.path().join("data");
     let run = ingest::run(program, &data_dir, signals).await?;
     let records: u64 = signals.iter().map(|(_, requests)| requests.records).sum();
@@ -233,16 +240,31 @@ async fn together(
         )),
     );
     report.add(row("acknowledged, p99", "ms", times.percentile_ms(99.0)).at_most(50.0));
-    let empty = restarts(program, &dir.path().join("empty"), 3).await?;
-    let full = restarts(program, &data_dir, 3).await?;
+    let first = (run.ready_empty, run.idle_empty_mib);
+    restarts_and_queries(program, dir.path(), &data_dir, Some(first), known, report).await
+}
+
+/// * `dir`: for an empty data directory.
+/// * `first`: time until ready and memory at rest of an earlier start without data.
+async fn restarts_and_queries(
+    program: &Program,
+    dir: &Path,
+    data_dir: &Path,
+    first: Option<(Duration, f64)>,
+    known: &Known<'_>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let mut empty = restarts(program, &dir.join("empty"), 3).await?;
+    if let Some((ready, idle_mib)) = first {
+        empty = (empty.0.min(ready), empty.1.min(idle_mib));
+    }
+    let full = restarts(program, data_dir, 3).await?;
     let row = |figure: &str, unit, value| Row::plain("restart, best of 3", figure, unit, value);
-    report.add(
-        row("ready, empty", "ms", empty.0.min(run.ready_empty).as_secs_f64() * 1e3).at_most(50.0),
-    );
+    report.add(row("ready, empty", "ms", empty.0.as_secs_f64() * 1e3).at_most(50.0));
     report.add(row("ready, with this data", "ms", full.0.as_secs_f64() * 1e3).at_most(100.0));
-    report.add(row("idle RSS, empty", "MiB", empty.1.min(run.idle_empty_mib)).at_most(30.0));
+    report.add(row("idle RSS, empty", "MiB", empty.1).at_most(30.0));
     report.add(row("idle RSS, with this data", "MiB", full.1).at_most(60.0));
-    let server = Server::start(program, &data_dir).await?;
+    let server = Server::start(program, data_dir).await?;
     queries::run(&server, known, report).await?;
     report.add(Row::plain("queries", "RSS after them", "MiB", server.memory_mib("VmRSS")?));
     server.stop().await?;

@@ -10,30 +10,20 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, Float64Array, Int32Array, Int64Array,
     RecordBatch, StringArray,
 };
-use arrow::datatypes::{DataType, Int32Type, Schema, SchemaRef};
-use arrow::error::ArrowError;
-use parquet::arrow::arrow_reader::{
-    ArrowPredicate, ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions,
-    ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowFilter, RowSelection,
-};
-use parquet::arrow::{ArrowWriter, ProjectionMask};
+use arrow::datatypes::{DataType, Int32Type, Schema};
+use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::column::writer::ColumnCloseResult;
-use parquet::file::metadata::{KeyValue, PageIndexPolicy, RowGroupMetaData};
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
-use parquet::file::statistics::Statistics;
-use parquet::file::writer::SerializedRowGroupWriter;
 use parquet::schema::types::ColumnPath;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Write};
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::Arc;
 
+pub use crate::parquet_file::{ParquetFile, RowGroup, Test};
 use crate::segment::DurableFile;
 
 /// Prefix of the typed attribute columns.
@@ -44,9 +34,6 @@ pub(crate) const COLUMNS_MAX: usize = 64;
 
 /// Rows a page holds at most: what a point read decodes per column.
 pub(crate) const PAGE_ROWS: usize = 4096;
-
-/// Rows of a batch as it is read.
-const BATCH_ROWS: usize = 8192;
 
 /// Rows a row group holds at most.
 pub(crate) const GROUP_ROWS: usize = 128 * 1024;
@@ -327,231 +314,6 @@ pub fn parquet_error(error: parquet::errors::ParquetError) -> io::Error {
 
 pub fn arrow_error(error: arrow::error::ArrowError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-/// Judges the rows of a batch.
-pub type Passes = Box<dyn FnMut(&RecordBatch) -> io::Result<BooleanArray> + Send>;
-
-/// A condition on rows, see [`ParquetFile::read_if`].
-pub struct Test {
-    /// Columns it looks at; those that the file does not have are missing from its batches.
-    pub columns: Vec<String>,
-    /// Which rows of a batch pass.
-    pub passes: Passes,
-}
-
-/// A sealed Parquet file: its footer is read once, rows on demand.
-#[derive(Debug)]
-pub struct ParquetFile {
-    path: PathBuf,
-    metadata: ArrowReaderMetadata,
-}
-
-impl ParquetFile {
-    /// Reads the footer and page offsets.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-        let metadata = ArrowReaderMetadata::load(&file, options).map_err(parquet_error)?;
-        Ok(Self { path: path.to_owned(), metadata })
-    }
-
-    pub fn schema(&self) -> &SchemaRef {
-        self.metadata.schema()
-    }
-
-    pub fn rows(&self) -> usize {
-        self.metadata.metadata().file_metadata().num_rows().max(0) as usize
-    }
-
-    /// The row groups in row order.
-    pub fn groups(&self) -> impl Iterator<Item = RowGroup<'_>> {
-        let mut start = 0;
-        self.metadata.metadata().row_groups().iter().map(move |metadata| {
-            let rows = start..start + metadata.num_rows().max(0) as usize;
-            start = rows.end;
-            RowGroup { rows, metadata }
-        })
-    }
-
-    /// Text that the writer left in the footer under `key`, see [`with_text`].
-    pub fn text(&self, key: &str) -> Option<&str> {
-        let pairs = self.metadata.metadata().file_metadata().key_value_metadata()?;
-        pairs.iter().find(|pair| pair.key == key)?.value.as_deref()
-    }
-
-    /// All attribute keys of the rows, with their types.
-    pub fn key_types(&self) -> KeyTypes {
-        match self.text(KEYS_TEXT) {
-            Some(text) => KeyTypes::from_text(text),
-            None => {
-                let mut keys = KeyTypes::default();
-                self.attribute_keys().for_each(|(key, scalar)| keys.add(key, Some(scalar)));
-                keys
-            }
-        }
-    }
-
-    /// Typed attribute columns of this file.
-    pub fn attribute_keys(&self) -> impl Iterator<Item = (&str, ScalarType)> {
-        self.schema().fields().iter().filter_map(|field| {
-            let key = field.name().strip_prefix(ATTRIBUTE_PREFIX)?;
-            Some((key, ScalarType::from_arrow(field.data_type())?))
-        })
-    }
-
-    /// Streams the named columns (those the file has) of all or the selected rows.
-    ///
-    /// * `rows`: row ranges in ascending order, none into another; `None` is all.
-    ///
-    /// # Errors
-    /// `InvalidData` for ranges that are not so or leave the file, as a damaged index would give them.
-    pub fn read(
-        &self,
-        columns: &[&str],
-        rows: Option<&[Range<usize>]>,
-    ) -> io::Result<ParquetRecordBatchReader> {
-        self.read_by(columns, rows, BATCH_ROWS)
-    }
-
-    /// Like [`read`](Self::read), in batches of exactly `batch_rows` rows but for the last.
-    pub fn read_by(
-        &self,
-        columns: &[&str],
-        rows: Option<&[Range<usize>]>,
-        batch_rows: usize,
-    ) -> io::Result<ParquetRecordBatchReader> {
-        let builder = self.builder(columns, rows)?.with_batch_size(batch_rows);
-        builder.build().map_err(parquet_error)
-    }
-
-    /// Like [`read`](Self::read), but only those rows that pass all tests. A test reads its columns only of rows that
-    /// passed the ones before, so the cheapest and strictest comes first.
-    pub fn read_if(
-        &self,
-        columns: &[&str],
-        rows: Option<&[Range<usize>]>,
-        tests: Vec<Test>,
-    ) -> io::Result<ParquetRecordBatchReader> {
-        let builder = self.builder(columns, rows)?.with_batch_size(BATCH_ROWS);
-        let predicates = tests.into_iter().map(|Test { columns, mut passes }| {
-            let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-            let outcome = move |batch: RecordBatch| {
-                passes(&batch).map_err(|error| ArrowError::from_external_error(Box::new(error)))
-            };
-            Box::new(ArrowPredicateFn::new(self.mask(&columns), outcome)) as Box<dyn ArrowPredicate>
-        });
-        let filter = RowFilter::new(predicates.collect());
-        builder.with_row_filter(filter).build().map_err(parquet_error)
-    }
-
-    fn mask(&self, columns: &[&str]) -> ProjectionMask {
-        let schema = self.schema();
-        let indices = columns.iter().filter_map(|name| schema.fields().find(name)).map(|(i, _)| i);
-        ProjectionMask::roots(self.metadata.parquet_schema(), indices)
-    }
-
-    fn builder(
-        &self,
-        columns: &[&str],
-        rows: Option<&[Range<usize>]>,
-    ) -> io::Result<ParquetRecordBatchReaderBuilder<File>> {
-        let file = File::open(&self.path)?;
-        let builder =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
-                .with_projection(self.mask(columns));
-        let Some(ranges) = rows else { return Ok(builder) };
-        self.check_ranges(ranges)?;
-        // Leaving out whole row groups spares their dictionary pages.
-        let (mut wanted, mut selected) = (Vec::new(), Vec::new());
-        let (mut base, mut next) = (0, 0);
-        for (number, group) in self.groups().enumerate() {
-            next += ranges[next..].iter().take_while(|r| r.end <= group.rows.start).count();
-            let overlapping: Vec<Range<usize>> = ranges[next..]
-                .iter()
-                .take_while(|r| r.start < group.rows.end)
-                .map(|r| r.start.max(group.rows.start)..r.end.min(group.rows.end))
-                .filter(|r| !r.is_empty())
-                .map(|r| base + r.start - group.rows.start..base + r.end - group.rows.start)
-                .collect();
-            if !overlapping.is_empty() {
-                wanted.push(number);
-                selected.extend(overlapping);
-                base += group.rows.len();
-            }
-        }
-        let selection = RowSelection::from_consecutive_ranges(selected.into_iter(), base);
-        Ok(builder.with_row_groups(wanted).with_row_selection(selection))
-    }
-
-    /// Opens the file for [`copy_chunk`](Self::copy_chunk).
-    pub fn bytes(&self) -> io::Result<File> {
-        File::open(&self.path)
-    }
-
-    /// Writes a column of a row group as it stands to another file.
-    ///
-    /// * `column`: by its number among the columns.
-    pub fn copy_chunk<W: Write + Send>(
-        &self,
-        bytes: &File,
-        group: usize,
-        column: usize,
-        out: &mut SerializedRowGroupWriter<'_, W>,
-    ) -> io::Result<()> {
-        let metadata = self.metadata.metadata();
-        let chunk = metadata.row_group(group).column(column);
-        let offsets = metadata.offset_index().and_then(|groups| groups.get(group)?.get(column));
-        let close = ColumnCloseResult {
-            bytes_written: chunk.compressed_size() as u64,
-            rows_written: metadata.row_group(group).num_rows() as u64,
-            metadata: chunk.clone(),
-            bloom_filter: None,
-            column_index: None,
-            offset_index: offsets.cloned(),
-        };
-        out.append_column(bytes, close).map_err(parquet_error)
-    }
-
-    fn check_ranges(&self, ranges: &[Range<usize>]) -> io::Result<()> {
-        let mut end = 0;
-        for range in ranges {
-            if range.start < end || range.end < range.start || range.end > self.rows() {
-                let path = self.path.display();
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("rows {range:?} can't be read from {path}, which has {}", self.rows()),
-                ));
-            }
-            end = range.end;
-        }
-        Ok(())
-    }
-}
-
-/// A slice of a file that is read on its own.
-#[derive(Debug)]
-pub struct RowGroup<'a> {
-    /// Its rows within the file.
-    pub rows: Range<usize>,
-    metadata: &'a RowGroupMetaData,
-}
-
-impl RowGroup<'_> {
-    /// Rows that have a value in a column; `None` when the footer does not say.
-    pub fn values(&self, column: &str) -> Option<u64> {
-        let chunk = self.metadata.columns().iter().find(|c| c.column_path().string() == column)?;
-        Some(self.metadata.num_rows() as u64 - chunk.statistics()?.null_count_opt()?)
-    }
-
-    /// Smallest and largest value of a 64-bit integer or time column, from the footer.
-    pub fn bounds(&self, column: &str) -> Option<(u64, u64)> {
-        let chunk = self.metadata.columns().iter().find(|c| c.column_path().string() == column)?;
-        match chunk.statistics()? {
-            Statistics::Int64(s) => Some((*s.min_opt()? as u64, *s.max_opt()? as u64)),
-            _ => None,
-        }
-    }
 }
 
 /// Reads the attributes of a batch's rows back, from the typed columns and the rest that the batch holds.

@@ -23,6 +23,8 @@ pub mod mend;
 pub mod meter;
 pub mod metrics;
 mod open;
+mod pages;
+mod parquet_file;
 pub mod red;
 pub mod resource;
 mod retention;
@@ -33,6 +35,7 @@ pub mod signal;
 pub mod spans;
 pub mod store;
 pub mod stores;
+mod thrift;
 pub mod wal;
 pub mod wire;
 

@@ -6,6 +6,7 @@ use super::store::SpanSnapshot;
 use crate::attributes;
 use crate::columnar::{ATTRIBUTE_PREFIX, AttributeReader, Test, arrow_error};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
@@ -301,26 +302,40 @@ fn column<'a>(batch: &'a RecordBatch, name: &str) -> io::Result<&'a ArrayRef> {
     })
 }
 
-/// What the rows of a segment must pass: names first, which are codes and told apart fastest.
+/// What the rows of a segment must pass: names first, which are codes and told apart fastest; both at once, for
+/// what one leaves open is too scattered to spare much of the other.
 fn tests_of(query: &SpanQuery) -> Vec<Test> {
     let mut tests = Vec::new();
     let mut test = |columns: Vec<String>, passes| tests.push(Test { columns, passes });
-    for (name, wanted) in [("name", &query.operation), ("service_name", &query.service)] {
-        let Some(wanted) = wanted.clone() else { continue };
+    let names = [("name", &query.operation), ("service_name", &query.service)];
+    let names: Vec<(&str, String)> =
+        names.into_iter().filter_map(|(name, wanted)| Some((name, wanted.clone()?))).collect();
+    if !names.is_empty() {
+        let columns = names.iter().map(|(name, _)| (*name).to_owned()).collect();
         let passes = move |batch: &RecordBatch| {
-            let texts = DictText::new(column(batch, name)?)?;
-            // -2 is no row's code: nothing passes.
-            let code = texts.code_of(&wanted).unwrap_or(-2);
-            Ok((0..batch.num_rows()).map(|row| Some(texts.code(row) == code)).collect())
+            let mut all: Option<BooleanBuffer> = None;
+            for (name, wanted) in &names {
+                let texts = DictText::new(column(batch, name)?)?;
+                // -2 is no row's code: nothing passes.
+                let code = texts.code_of(wanted).unwrap_or(-2);
+                let passed =
+                    BooleanBuffer::collect_bool(batch.num_rows(), |row| texts.code(row) == code);
+                all = Some(match all {
+                    Some(all) => &all & &passed,
+                    None => passed,
+                });
+            }
+            let all = all.unwrap_or_else(|| BooleanBuffer::new_set(batch.num_rows()));
+            Ok(BooleanArray::new(all, None))
         };
-        test(vec![name.to_owned()], Box::new(passes));
+        test(columns, Box::new(passes));
     }
     if query.min_duration_ns.is_some() || query.max_duration_ns.is_some() {
         let query = query.clone();
         let passes = move |batch: &RecordBatch| {
-            let durations = column(batch, "duration_ns")?.as_primitive::<Int64Type>();
-            let fits = |duration: &i64| Some(duration_fits((*duration).max(0) as u64, &query));
-            Ok(durations.values().iter().map(fits).collect())
+            let durations = column(batch, "duration_ns")?.as_primitive::<Int64Type>().values();
+            let fits = |row: usize| duration_fits(durations[row].max(0) as u64, &query);
+            Ok(BooleanArray::new(BooleanBuffer::collect_bool(durations.len(), fits), None))
         };
         test(vec!["duration_ns".to_owned()], Box::new(passes));
     }
@@ -328,8 +343,8 @@ fn tests_of(query: &SpanQuery) -> Vec<Test> {
         let range = query.start_ns..=query.end_ns;
         let passes = move |batch: &RecordBatch| {
             let starts = column(batch, "start_time")?.as_primitive::<TimestampNanosecondType>();
-            let fits = |start: &i64| Some(range.contains(&(*start as u64)));
-            Ok(starts.values().iter().map(fits).collect())
+            let fits = |row: usize| range.contains(&(starts.values()[row] as u64));
+            Ok(BooleanArray::new(BooleanBuffer::collect_bool(starts.len(), fits), None))
         };
         test(vec!["start_time".to_owned()], Box::new(passes));
     }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use trefoil_storage::attributes::{Value, put_attribute};
+use trefoil_storage::logs::severity::effective_class;
 use trefoil_storage::logs::{
     Bound, By, Field, LogBatch, LogFields, LogFilter, LogQuery, LogRange, LogRow, LogSnapshot,
     LogStore, Order,
@@ -225,14 +226,23 @@ fn ask(snapshot: &LogSnapshot, filter: &LogFilter, range: &LogRange, step_ns: u6
     }
 }
 
-fn check(snapshot: &LogSnapshot, all: &[LogBatch], filter: &LogFilter, range: &LogRange) {
-    let step_ns = 1_000;
+fn check(
+    snapshot: &LogSnapshot,
+    all: &[LogBatch],
+    filter: &LogFilter,
+    range: &LogRange,
+    step_ns: u64,
+) {
     let mut naive: Vec<(u64, String)> = Vec::new();
+    let mut steps: BTreeMap<(u64, String), u64> = BTreeMap::new();
     for batch in all {
         for row in 0..batch.len() {
             let time_ns = batch.rows[row].time_ns;
             if (range.start_ns..=range.end_ns).contains(&time_ns) && filter.matches(batch, row) {
-                naive.push((time_ns, facts(&batch.row(row))));
+                let log = batch.row(row);
+                naive.push((time_ns, facts(&log)));
+                let class = effective_class(log.severity_number, &log.severity_text).name();
+                *steps.entry((time_ns - time_ns % step_ns, class.to_owned())).or_default() += 1;
             }
         }
     }
@@ -242,17 +252,8 @@ fn check(snapshot: &LogSnapshot, all: &[LogBatch], filter: &LogFilter, range: &L
     assert_eq!(got.oldest, expected);
     assert_eq!(got.newest, expected.iter().rev().take(7).cloned().collect::<Vec<_>>());
     assert_eq!(got.count, expected.len() as u64);
-    assert_eq!(got.histogram.values().sum::<u64>(), got.count);
+    assert_eq!(got.histogram, steps);
     assert_eq!(got.by_key.values().sum::<u64>(), got.count);
-    let mut steps: BTreeMap<u64, u64> = BTreeMap::new();
-    for (time_ns, _) in &naive {
-        *steps.entry(time_ns - time_ns % step_ns).or_default() += 1;
-    }
-    let mut got_steps: BTreeMap<u64, u64> = BTreeMap::new();
-    for ((step, _), count) in &got.histogram {
-        *got_steps.entry(*step).or_default() += count;
-    }
-    assert_eq!(got_steps, steps);
 }
 
 fn seal(store: &LogStore, dir: &SegmentDir) -> Vec<SegmentMeta> {
@@ -273,20 +274,28 @@ proptest! {
         start in 0..60_000u64,
         len in 0..60_000u64,
         copies in prop_oneof![3 => Just(1usize), 1 => Just(80usize)],
+        // Between logs, ns: all within a minute, or 80 copies over several.
+        apart in prop_oneof![Just(10u64), Just(40_000_000)],
     ) {
         let interner = Arc::new(Interner::default());
         let base = 5 * PARTITION_NS;
         // Copies make segments of several blocks; the second batch overlaps the first in time.
         let repeat = |logs: &[Log]| logs.iter().cloned().cycle().take(logs.len() * copies).collect::<Vec<_>>();
         let (first, second) = (repeat(&first), repeat(&second));
-        let all = || vec![batch(&interner, &first, base, 10), batch(&interner, &second, base + 305, 10)];
-        let ranges = [LogRange::ALL, LogRange::new(base + start, base + start + len)];
+        let all = || {
+            let later = base + apart * 61 / 2;
+            vec![batch(&interner, &first, base, apart), batch(&interner, &second, later, apart)]
+        };
+        let from = base + start * apart / 10;
+        let ranges = [LogRange::ALL, LogRange::new(from, from + len * apart / 10)];
         let naive = all();
         let store = LogStore::new(interner.clone());
         let verify = |store: &LogStore| {
             for filter in &filters {
                 for range in &ranges {
-                    check(&store.snapshot(), &naive, filter, range);
+                    for step_ns in [apart * 100, 60_000_000_000] {
+                        check(&store.snapshot(), &naive, filter, range, step_ns);
+                    }
                 }
             }
         };

@@ -4,7 +4,8 @@
 //! may hold an earlier one, so memory stays at a few blocks however large the inputs are.
 
 use super::batch::LogBatch;
-use super::groups::{BLOCK_ROWS, NO_PATTERN};
+use super::blocks::BLOCK_ROWS;
+use super::groups::NO_PATTERN;
 use super::miner::PatternMiner;
 use super::sealed::LogSegment;
 use super::write::{Place, SegmentWriter};
@@ -62,7 +63,7 @@ pub fn merge(dir: &SegmentDir, inputs: &[Arc<LogSegment>], level: u32) -> io::Re
         let segment = &inputs[*i];
         let outline = segment.outline()?;
         let block = &outline.blocks.blocks[*number];
-        let batch = segment.batch(block, None)?;
+        let batch = segment.block(block)?;
         let groups = outline.group_of_rows(block);
         let pattern = |row: usize| {
             let own = outline.groups.groups[groups[row] as usize].pattern;

@@ -1,26 +1,24 @@
-//! Groups and blocks: what a segment knows about its rows without reading them.
+//! Groups: what the rows of a segment have in common, known without reading them.
 //!
-//! A *block* is 4,096 rows that follow each other in time (the last block of a segment may be shorter). A *group* is
-//! all that rows can have in common: resource, scope, severity, event name and body pattern. Inside a block rows are
-//! sorted by group, then time, so a block is a short list of runs `(group, rows)`. A filter is asked once per group
-//! of the segment; most queries never look at a row.
+//! A *group* is all that rows can have in common: resource, scope, severity, event name and body pattern. A filter is
+//! asked once per group of the segment; most queries never look at a row.
 //!
-//! `<id>.blk` holds the groups and the runs: `TREFBLK1`, then a zstd frame of varints and
-//! byte strings.
+//! `<id>.blk` holds the groups and the runs of the blocks ([`super::blocks`]): `TREFBLK2`, then a zstd frame of
+//! varints and byte strings.
 
+use super::blocks::{BLOCK_ROWS, Blocks, minute_columns};
 use super::filter::GroupFacts;
 use super::tokens::{PatternToken, pattern_tokens};
 use crate::resource::{Interner, Resource, Scope};
 use crate::wire;
 use rustc_hash::FxHashMap;
 use std::io::{self, Read, Write};
-use std::ops::Range;
 use std::sync::Arc;
 
-/// Rows of a full block; also the rows of a Parquet page.
-pub const BLOCK_ROWS: usize = 4096;
+const MAGIC: [u8; 8] = *b"TREFBLK2";
 
-const MAGIC: [u8; 8] = *b"TREFBLK1";
+/// The first format, whose blocks do not count by minute.
+const MAGIC_1: [u8; 8] = *b"TREFBLK1";
 
 /// No pattern.
 pub const NO_PATTERN: u32 = u32::MAX;
@@ -78,50 +76,6 @@ impl Groups {
 
     pub fn pattern(&self, group: u32) -> Option<&Pattern> {
         self.patterns.get(self.groups[group as usize].pattern as usize)
-    }
-}
-
-/// One block of rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Block {
-    pub first_row: usize,
-    pub rows: usize,
-    /// Unix ns, both inclusive.
-    pub min_ns: u64,
-    pub max_ns: u64,
-    runs: Range<usize>,
-}
-
-impl Block {
-    pub fn row_range(&self) -> Range<usize> {
-        self.first_row..self.first_row + self.rows
-    }
-}
-
-/// All blocks of a segment in row order, which is time order.
-#[derive(Debug, Default)]
-pub struct Blocks {
-    pub blocks: Vec<Block>,
-    /// `(group, rows)` of all blocks.
-    runs: Vec<(u32, u32)>,
-}
-
-impl Blocks {
-    pub fn push(&mut self, min_ns: u64, max_ns: u64, runs: impl Iterator<Item = (u32, u32)>) {
-        let from = self.runs.len();
-        self.runs.extend(runs);
-        let rows = self.runs[from..].iter().map(|(_, rows)| *rows as usize).sum();
-        let first_row = self.blocks.last().map_or(0, |block| block.row_range().end);
-        let runs = from..self.runs.len();
-        self.blocks.push(Block { first_row, rows, min_ns, max_ns, runs });
-    }
-
-    pub fn runs(&self, block: &Block) -> &[(u32, u32)] {
-        &self.runs[block.runs.clone()]
-    }
-
-    pub fn rows(&self) -> usize {
-        self.blocks.last().map_or(0, |block| block.row_range().end)
     }
 }
 
@@ -259,6 +213,10 @@ pub fn write(out: &mut impl Write, groups: &Groups, blocks: &Blocks) -> io::Resu
         wire::put_varint(&mut plain, runs.len() as u64);
         runs.iter().for_each(|(group, _)| wire::put_varint(&mut plain, u64::from(*group)));
         runs.iter().for_each(|(_, rows)| wire::put_varint(&mut plain, u64::from(*rows)));
+        blocks
+            .minutes(block)
+            .iter()
+            .for_each(|rows| wire::put_varint(&mut plain, u64::from(*rows)));
     }
     out.write_all(&MAGIC)?;
     out.write_all(&zstd::encode_all(plain.as_slice(), 3)?)
@@ -278,7 +236,7 @@ fn put_part(out: &mut Vec<u8>, part: &[u8]) {
 pub fn read(mut file: impl Read, interner: &Interner) -> io::Result<(Groups, Blocks)> {
     let mut magic = [0; 8];
     file.read_exact(&mut magic)?;
-    if magic != MAGIC {
+    if ![MAGIC, MAGIC_1].contains(&magic) {
         return Err(damaged());
     }
     let plain = zstd::decode_all(file)?;
@@ -320,9 +278,13 @@ pub fn read(mut file: impl Read, interner: &Interner) -> io::Result<(Groups, Blo
         let numbers: Vec<u32> = numbers.collect::<io::Result<_>>()?;
         let rows = (0..count).map(|_| reader.below(BLOCK_ROWS + 1));
         let rows: Vec<u32> = rows.collect::<io::Result<_>>()?;
-        blocks.push(min_ns, max_ns, numbers.into_iter().zip(rows));
+        let columns = if magic == MAGIC { minute_columns(min_ns, max_ns) } else { 0 };
+        let minutes = (0..count * columns).map(|_| Ok(reader.below(BLOCK_ROWS + 1)? as u16));
+        let minutes: Vec<u16> = minutes.collect::<io::Result<_>>()?;
+        let runs: Vec<(u32, u32)> = numbers.into_iter().zip(rows).collect();
+        blocks.push(min_ns, max_ns, &runs, &minutes).ok_or_else(damaged)?;
     }
-    blocks.runs.shrink_to_fit();
+    blocks.shrink_to_fit();
     Ok((groups, blocks))
 }
 

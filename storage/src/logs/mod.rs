@@ -1,9 +1,11 @@
 //! The logs half of the store.
 
 mod batch;
+mod blocks;
 mod compact;
 pub mod filter;
 mod groups;
+mod histogram;
 mod miner;
 pub mod query;
 mod rebuild;
@@ -18,6 +20,7 @@ pub mod table;
 mod textindex;
 pub mod tokens;
 mod traceindex;
+mod verdicts;
 mod write;
 
 pub use batch::{LogBatch, LogFields};

@@ -1,7 +1,8 @@
 //! Writes a segment anew from its Parquet file alone: what its other files hold stands there too.
 
 use super::batch::LogBatch;
-use super::groups::{BLOCK_ROWS, GroupsBuilder, NO_PATTERN};
+use super::blocks::BLOCK_ROWS;
+use super::groups::{GroupsBuilder, NO_PATTERN};
 use super::sealed::{ROW_COLUMNS, push_rows};
 use super::write;
 use crate::columnar::{self, ATTRIBUTE_PREFIX, ParquetFile, arrow_error};

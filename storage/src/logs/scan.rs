@@ -4,16 +4,32 @@
 //! trace indexes for what groups leave open, the blocks' time bounds, and only then rows.
 
 use super::batch::LogBatch;
+use super::blocks::Block;
 use super::filter::{LogFilter, LogRows};
-use super::groups::Block;
 use super::query::LogRange;
 use super::sealed::{BlockRows, LogSegment, Outline};
+use super::verdicts::Verdicts;
 use std::io;
 
 /// What a question does with the rows that fit.
 pub trait Visitor {
-    /// Whether runs of a group in a block can be taken whole, without their rows' times and fields.
-    fn takes_run(&self, outline: &Outline, block: &Block, group: u32) -> bool;
+    /// Takes all rows of a group of a segment at once, when neither their times nor their fields matter; returns
+    /// whether it did.
+    fn group(
+        &mut self,
+        _segment: &LogSegment,
+        _outline: &Outline,
+        _group: u32,
+        _rows: u64,
+    ) -> bool {
+        false
+    }
+
+    /// Told before runs or rows of a block come.
+    fn enter(&mut self, _block: &Block) {}
+
+    /// Whether runs of a group in the block can be taken whole, without their rows' times and fields.
+    fn takes_runs(&self, outline: &Outline, group: u32) -> bool;
 
     /// A run of rows all of which fit.
     fn run(&mut self, segment: &LogSegment, outline: &Outline, block: &Block, run: Run);
@@ -29,6 +45,8 @@ pub trait Visitor {
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
     pub group: u32,
+    /// Its number among the runs of the block.
+    pub number: usize,
     pub first: usize,
     pub rows: u32,
 }
@@ -59,42 +77,6 @@ pub fn scan_hot(
     Ok(())
 }
 
-/// What the groups of a segment say to a filter.
-pub struct Verdicts {
-    /// By group: all rows fit, none fits, or it depends.
-    by_group: Vec<Option<bool>>,
-    /// Blocks in which rows of undecided groups can fit; `None` = all.
-    candidates: Option<roaring::RoaringBitmap>,
-}
-
-impl Verdicts {
-    pub fn new(segment: &LogSegment, outline: &Outline, filter: &LogFilter) -> io::Result<Self> {
-        let groups = &outline.groups;
-        let by_group: Vec<Option<bool>> = (0..groups.groups.len() as u32)
-            .map(|group| filter.matches_group(&groups.facts(group)))
-            .collect();
-        let open = by_group.contains(&None);
-        let candidates = if open { segment.candidates(filter)? } else { None };
-        Ok(Self { by_group, candidates })
-    }
-
-    /// The verdict on a run, given its block.
-    pub fn of(&self, block: usize, group: u32) -> Option<bool> {
-        match self.by_group[group as usize] {
-            None if self.candidates.as_ref().is_some_and(|c| !c.contains(block as u32)) => {
-                Some(false)
-            }
-            verdict => verdict,
-        }
-    }
-
-    /// Whether any row of a block can fit.
-    pub fn wants(&self, outline: &Outline, number: usize) -> bool {
-        let runs = outline.blocks.runs(&outline.blocks.blocks[number]);
-        runs.iter().any(|(group, _)| self.of(number, *group) != Some(false))
-    }
-}
-
 /// Rows of a segment.
 pub fn scan_segment(
     segment: &LogSegment,
@@ -106,23 +88,29 @@ pub fn scan_segment(
         return Ok(());
     }
     let outline = segment.outline()?;
-    let verdicts = Verdicts::new(segment, outline, filter)?;
+    let mut verdicts = Verdicts::new(segment, outline, filter)?;
+    if range.covers(segment.meta.min_ns, segment.meta.max_ns) {
+        verdicts.take_groups(segment, outline, visitor);
+    }
     // Blocks whose rows must be read: for their times or fields only, or for the filter too.
     let (mut plain, mut filtered) = (Vec::new(), Vec::new());
     for (number, block) in outline.blocks.blocks.iter().enumerate() {
-        if !range.meets(block.min_ns, block.max_ns) {
+        if !range.meets(block.min_ns, block.max_ns) || !verdicts.may_want(number) {
             continue;
         }
+        visitor.enter(block);
+        let candidate = verdicts.is_candidate(number);
         let covered = range.covers(block.min_ns, block.max_ns);
         let (mut first, mut open, mut rows) = (0, false, false);
-        for &(group, count) in outline.blocks.runs(block) {
-            match verdicts.of(number, group) {
+        for (run, &(group, count)) in outline.blocks.runs(block).iter().enumerate() {
+            match verdicts.of_group(group) {
                 Some(false) => {}
-                Some(true) if covered && visitor.takes_run(outline, block, group) => {
-                    visitor.run(segment, outline, block, Run { group, first, rows: count });
+                Some(true) if covered && visitor.takes_runs(outline, group) => {
+                    let run = Run { group, number: run, first, rows: count };
+                    visitor.run(segment, outline, block, run);
                 }
                 Some(true) => rows = true,
-                None => open = true,
+                None => open |= candidate,
             }
             first += count as usize;
         }
@@ -163,6 +151,7 @@ impl Scan<'_> {
             self.range.check_deadline()?;
             let rows = rows?;
             let block = rows.block;
+            visitor.enter(block);
             let covered = self.range.covers(block.min_ns, block.max_ns);
             let times = rows.times()?;
             let mut first = 0;
@@ -170,9 +159,8 @@ impl Scan<'_> {
                 let run = first..first + count as usize;
                 first = run.end;
                 let verdict = self.verdicts.of(*number, group);
-                let taken = verdict == Some(true)
-                    && covered
-                    && visitor.takes_run(self.outline, block, group);
+                let taken =
+                    verdict == Some(true) && covered && visitor.takes_runs(self.outline, group);
                 if verdict == Some(false) || taken {
                     continue;
                 }
@@ -211,14 +199,20 @@ pub fn hits(
     for rows in segment.read_blocks(outline, &columns, &numbers)? {
         let rows: BlockRows<'_> = rows?;
         let times = rows.times()?;
-        for (row, time) in times.iter().enumerate() {
-            let time_ns = *time as u64;
-            let fits = || match verdicts.of(number, rows.group(row)) {
-                Some(known) => known,
-                None => filter.matches(&rows, row),
-            };
-            if range.contains(time_ns) && fits() {
-                found.push((row as u32, time_ns));
+        let mut first = 0;
+        for &(group, count) in runs {
+            let run = first..first + count as usize;
+            first = run.end;
+            let verdict = verdicts.of(number, group);
+            if verdict == Some(false) {
+                continue;
+            }
+            for row in run {
+                let time_ns = times[row] as u64;
+                if range.contains(time_ns) && (verdict == Some(true) || filter.matches(&rows, row))
+                {
+                    found.push((row as u32, time_ns));
+                }
             }
         }
     }

@@ -1,8 +1,9 @@
 //! A sealed log segment, open for reading.
 
 use super::batch::{LogBatch, LogFields};
+use super::blocks::{BLOCK_ROWS, Block, Blocks};
 use super::filter::{Field, LogFilter, LogRows};
-use super::groups::{self, BLOCK_ROWS, Block, Blocks, Groups};
+use super::groups::{self, Groups};
 use super::textindex::TextIndex;
 use super::traceindex;
 use super::write::{BLOCKS, TEXT_INDEX, TRACE_INDEX};
@@ -50,6 +51,8 @@ pub struct LogSegment {
 pub struct Outline {
     pub groups: Groups,
     pub blocks: Blocks,
+    /// Rows of each group.
+    pub group_rows: Vec<u64>,
 }
 
 impl LogSegment {
@@ -98,7 +101,7 @@ impl LogSegment {
             ));
         }
         // Of two threads that read it at once one copy is kept.
-        Ok(self.outline.get_or_init(|| Outline { groups, blocks }))
+        Ok(self.outline.get_or_init(|| Outline::new(groups, blocks)))
     }
 
     fn text(&self) -> io::Result<&TextIndex> {
@@ -109,16 +112,25 @@ impl LogSegment {
         Ok(self.text.get_or_init(|| text))
     }
 
+    /// Blocks that can hold rows of the trace that a filter asks for; `None` when it asks for none.
+    pub fn blocks_with_trace(&self, filter: &LogFilter) -> io::Result<Option<RoaringBitmap>> {
+        let Some(trace_id) = filter.required_trace() else { return Ok(None) };
+        Ok(Some(traceindex::lookup(&self.trace_index, &trace_id)?.into_iter().collect()))
+    }
+
     /// Blocks that can hold rows which fit the filter but whose group does not decide it; `None` = all.
-    pub fn candidates(&self, filter: &LogFilter) -> io::Result<Option<RoaringBitmap>> {
-        let by_text = self.text()?.candidates(filter)?;
-        let Some(trace_id) = filter.required_trace() else { return Ok(by_text) };
-        let by_trace: RoaringBitmap =
-            traceindex::lookup(&self.trace_index, &trace_id)?.into_iter().collect();
-        Ok(Some(match by_text {
-            Some(by_text) => by_text & by_trace,
-            None => by_trace,
-        }))
+    ///
+    /// * `with_trace`: see [`blocks_with_trace`](Self::blocks_with_trace).
+    pub fn candidates(
+        &self,
+        filter: &LogFilter,
+        with_trace: Option<RoaringBitmap>,
+    ) -> io::Result<Option<RoaringBitmap>> {
+        // A trace has so few blocks that their words need not be asked for.
+        match with_trace {
+            Some(blocks) => Ok(Some(blocks)),
+            None => self.text()?.candidates(filter),
+        }
     }
 
     /// Parquet columns that hold what a filter or a label looks at, beyond the group.
@@ -164,26 +176,39 @@ impl LogSegment {
     }
 
     /// Whole rows of a block.
+    pub fn block(&self, block: &Block) -> io::Result<LogBatch> {
+        let groups = self.outline()?.group_of_rows(block);
+        self.whole_rows(&[block.row_range()], &groups)
+    }
+
+    /// Whole rows.
     ///
-    /// * `rows`: positions inside the block, ascending; `None` = all.
-    pub fn batch(&self, block: &Block, rows: Option<&[u32]>) -> io::Result<LogBatch> {
+    /// * `wanted`: blocks by their number, ascending, with the positions of rows inside of each, ascending.
+    pub fn rows(&self, wanted: &[(usize, Vec<u32>)]) -> io::Result<LogBatch> {
+        let outline = self.outline()?;
+        let (mut ranges, mut groups) = (Vec::new(), Vec::new());
+        for (number, rows) in wanted {
+            let block = &outline.blocks.blocks[*number];
+            let of_rows = outline.group_of_rows(block);
+            for row in rows {
+                let at = block.first_row + *row as usize;
+                ranges.push(at..at + 1);
+                groups.push(of_rows[*row as usize]);
+            }
+        }
+        self.whole_rows(&ranges, &groups)
+    }
+
+    /// * `groups`: of each row of the ranges.
+    fn whole_rows(&self, ranges: &[Range<usize>], groups: &[u32]) -> io::Result<LogBatch> {
         let outline = self.outline()?;
         let keys: Vec<String> =
             self.file.attribute_keys().map(|(key, _)| format!("{ATTRIBUTE_PREFIX}{key}")).collect();
         let mut columns: Vec<&str> = ROW_COLUMNS.to_vec();
         columns.extend(keys.iter().map(String::as_str));
-        let groups = outline.group_of_rows(block);
-        let (ranges, groups) = match rows {
-            None => (vec![block.row_range()], groups),
-            Some(rows) => {
-                let at = |row: &u32| block.first_row + *row as usize;
-                let ranges = rows.iter().map(|row| at(row)..at(row) + 1).collect();
-                (ranges, rows.iter().map(|row| groups[*row as usize]).collect())
-            }
-        };
         let mut batch = LogBatch::default();
         let mut from = 0;
-        for read in self.file.read_by(&columns, Some(&ranges), BLOCK_ROWS)? {
+        for read in self.file.read_by(&columns, Some(ranges), BLOCK_ROWS)? {
             let read = read.map_err(arrow_error)?;
             let to = from + read.num_rows();
             let groups = groups.get(from..to).ok_or_else(|| too_many_rows(self.meta.id))?;
@@ -200,6 +225,16 @@ fn too_many_rows(id: u64) -> io::Error {
 }
 
 impl Outline {
+    fn new(groups: Groups, blocks: Blocks) -> Self {
+        let mut group_rows = vec![0; groups.groups.len()];
+        for block in &blocks.blocks {
+            for (group, rows) in blocks.runs(block) {
+                group_rows[*group as usize] += u64::from(*rows);
+            }
+        }
+        Self { groups, blocks, group_rows }
+    }
+
     /// The group of each row of a block.
     pub fn group_of_rows(&self, block: &Block) -> Vec<u32> {
         let runs = self.blocks.runs(block).iter();

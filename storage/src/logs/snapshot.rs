@@ -1,14 +1,14 @@
 //! A fixed view of the logs and the questions it answers.
 
 use super::batch::LogBatch;
-use super::filter::{Field, LogFilter, LogRows};
-use super::groups::Block;
+use super::blocks::Block;
+use super::filter::{LogFilter, LogRows};
+use super::histogram::Histogram;
 use super::query::{Bucket, By, LogQuery, LogRange, Order};
 use super::row::LogRow;
-use super::scan::{self, Origin, Run, Verdicts, Visitor};
+use super::scan::{self, Origin, Run, Visitor};
 use super::sealed::{LogSegment, Outline};
-use super::severity::effective_class;
-use crate::attributes;
+use super::verdicts::Verdicts;
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -45,7 +45,7 @@ impl LogSnapshot {
         step_ns: u64,
         by: &By,
     ) -> io::Result<Vec<Bucket>> {
-        let mut histogram = Histogram::new(step_ns.max(1), by.clone());
+        let mut histogram = Histogram::new(step_ns.max(1), by);
         self.scan(filter, range, &mut histogram)?;
         Ok(histogram.finish())
     }
@@ -70,7 +70,12 @@ impl LogSnapshot {
 struct Count(u64);
 
 impl Visitor for Count {
-    fn takes_run(&self, _outline: &Outline, _block: &Block, _group: u32) -> bool {
+    fn group(&mut self, _segment: &LogSegment, _outline: &Outline, _group: u32, rows: u64) -> bool {
+        self.0 += rows;
+        true
+    }
+
+    fn takes_runs(&self, _outline: &Outline, _group: u32) -> bool {
         true
     }
 
@@ -82,91 +87,6 @@ impl Visitor for Count {
 
     fn row(&mut self, _rows: &dyn LogRows, _row: usize, _time_ns: u64, _origin: Origin<'_>) {
         self.0 += 1;
-    }
-}
-
-struct Histogram {
-    step_ns: u64,
-    by: By,
-    /// The group knows the label: no row need be read for it.
-    by_group: bool,
-    labels: FxHashMap<String, u32>,
-    /// Labels of groups by segment and group.
-    of_groups: FxHashMap<(u64, u32), u32>,
-    counts: FxHashMap<(u64, u32), u64>,
-}
-
-impl Histogram {
-    fn new(step_ns: u64, by: By) -> Self {
-        let by_group = !matches!(
-            by,
-            By::Field(Field::Body | Field::TraceId | Field::SpanId | Field::Attribute(_))
-        );
-        Self {
-            step_ns,
-            by,
-            by_group,
-            labels: FxHashMap::default(),
-            of_groups: FxHashMap::default(),
-            counts: FxHashMap::default(),
-        }
-    }
-
-    fn label(&mut self, rows: &dyn LogRows, row: usize) -> u32 {
-        let text = label(&self.by, rows, row);
-        let next = self.labels.len() as u32;
-        *self.labels.entry(text).or_insert(next)
-    }
-
-    fn label_of_group(&mut self, segment: &LogSegment, outline: &Outline, group: u32) -> u32 {
-        let key = (segment.meta.id, group);
-        if let Some(&label) = self.of_groups.get(&key) {
-            return label;
-        }
-        let label = self.label(&outline.groups.facts(group), 0);
-        self.of_groups.insert(key, label);
-        label
-    }
-
-    fn finish(self) -> Vec<Bucket> {
-        let mut names = vec![String::new(); self.labels.len()];
-        for (name, label) in self.labels {
-            names[label as usize] = name;
-        }
-        let mut buckets: BTreeMap<u64, BTreeMap<String, u64>> = BTreeMap::new();
-        for ((step, label), count) in self.counts {
-            let name = names[label as usize].clone();
-            buckets.entry(step * self.step_ns).or_default().insert(name, count);
-        }
-        buckets.into_iter().map(|(start_ns, counts)| Bucket { start_ns, counts }).collect()
-    }
-}
-
-impl Visitor for Histogram {
-    fn takes_run(&self, _outline: &Outline, block: &Block, _group: u32) -> bool {
-        self.by_group && block.min_ns / self.step_ns == block.max_ns / self.step_ns
-    }
-
-    fn run(&mut self, segment: &LogSegment, outline: &Outline, block: &Block, run: Run) {
-        let label = self.label_of_group(segment, outline, run.group);
-        *self.counts.entry((block.min_ns / self.step_ns, label)).or_default() +=
-            u64::from(run.rows);
-    }
-
-    fn columns(&self, segment: &LogSegment, columns: &mut Vec<String>) {
-        if let By::Field(field) = &self.by {
-            segment.columns_of_field(field, columns);
-        }
-    }
-
-    fn row(&mut self, rows: &dyn LogRows, row: usize, time_ns: u64, origin: Origin<'_>) {
-        let label = match origin {
-            Origin::Sealed { segment, outline, group } if self.by_group => {
-                self.label_of_group(segment, outline, group)
-            }
-            _ => self.label(rows, row),
-        };
-        *self.counts.entry((time_ns / self.step_ns, label)).or_default() += 1;
     }
 }
 
@@ -300,67 +220,35 @@ impl<'a> Search<'a> {
     fn read_rows(self) -> io::Result<Vec<LogRow>> {
         let mut hits = self.best.into_vec();
         hits.sort_unstable();
-        let mut by_source: BTreeMap<Source, Vec<(u32, usize)>> = BTreeMap::new();
-        for (place, Reverse((_, source, row))) in hits.iter().enumerate() {
-            by_source.entry(*source).or_default().push((*row, place));
-        }
         let mut rows: Vec<Option<LogRow>> = vec![None; hits.len()];
-        for (source, mut wanted) in by_source {
-            self.query.range.check_deadline()?;
+        // By segment, then by block: rows with their places in the answer.
+        let mut sealed: BTreeMap<u32, BTreeMap<u32, Vec<(u32, usize)>>> = BTreeMap::new();
+        for (place, Reverse((_, source, row))) in hits.iter().enumerate() {
             match source {
                 Source::Hot(i) => {
-                    let batch = &self.snapshot.hot[i as usize];
-                    for (row, place) in wanted {
-                        rows[place] = Some(batch.row(row as usize));
-                    }
+                    rows[place] = Some(self.snapshot.hot[*i as usize].row(*row as usize));
                 }
                 Source::Block(i, number) => {
-                    wanted.sort_unstable();
-                    let numbers: Vec<u32> = wanted.iter().map(|(row, _)| *row).collect();
-                    let segment = &self.snapshot.segments[i as usize];
-                    let block = &segment.outline()?.blocks.blocks[number as usize];
-                    let batch = segment.batch(block, Some(&numbers))?;
-                    for (at, (_, place)) in wanted.into_iter().enumerate() {
-                        rows[place] = Some(batch.row(at));
-                    }
+                    let blocks = sealed.entry(*i).or_default();
+                    blocks.entry(*number).or_default().push((*row, place));
                 }
                 // Segments are opened into blocks; none holds rows itself.
                 Source::Segment(_) => {}
             }
         }
+        for (i, blocks) in sealed {
+            self.query.range.check_deadline()?;
+            let (mut wanted, mut places) = (Vec::new(), Vec::new());
+            for (number, mut of_block) in blocks {
+                of_block.sort_unstable();
+                wanted.push((number as usize, of_block.iter().map(|(row, _)| *row).collect()));
+                places.extend(of_block.iter().map(|(_, place)| *place));
+            }
+            let batch = self.snapshot.segments[i as usize].rows(&wanted)?;
+            for (at, place) in places.into_iter().enumerate() {
+                rows[place] = Some(batch.row(at));
+            }
+        }
         Ok(rows.into_iter().flatten().collect())
     }
-}
-
-/// The name a row is counted under.
-pub(super) fn label(by: &By, rows: &dyn LogRows, row: usize) -> String {
-    match by {
-        By::Nothing => String::new(),
-        By::Severity | By::Field(Field::Severity) => {
-            effective_class(rows.severity_number(row), rows.severity_text(row)).name().to_owned()
-        }
-        By::Field(Field::Body) => rows.body(row).to_owned(),
-        By::Field(Field::Service) => rows.resource(row).service_name.to_string(),
-        By::Field(Field::EventName) => rows.event_name(row).to_owned(),
-        By::Field(Field::Scope) => rows.scope(row).name.to_string(),
-        By::Field(Field::TraceId) => id_text(&rows.trace_id(row)),
-        By::Field(Field::SpanId) => id_text(&rows.span_id(row)),
-        By::Field(Field::Resource(key)) => resource_text(rows, row, key),
-        By::Field(Field::Attribute(key)) => {
-            let mut found = None;
-            rows.attribute(row, key, &mut |value| found = Some(value.to_text().into_owned()));
-            found.unwrap_or_else(|| resource_text(rows, row, key))
-        }
-    }
-}
-
-/// An id in hex, empty for none.
-fn id_text(id: &[u8]) -> String {
-    if id.iter().all(|byte| *byte == 0) { String::new() } else { crate::spans::records::hex(id) }
-}
-
-fn resource_text(rows: &dyn LogRows, row: usize, key: &str) -> String {
-    attributes::get(&rows.resource(row).attributes, key)
-        .map(|value| value.to_text().into_owned())
-        .unwrap_or_default()
 }

@@ -1,7 +1,8 @@
 //! What matching records have in common: their fields with values, their body patterns.
 
+use super::blocks::Block;
 use super::filter::{Field, LogFilter, LogRows};
-use super::groups::{Block, NO_PATTERN};
+use super::groups::NO_PATTERN;
 use super::query::{FieldSummary, LogRange, Order, PatternSummary};
 use super::row::LogRow;
 use super::scan::{Origin, Run, Visitor};
@@ -82,10 +83,11 @@ impl LogSnapshot {
             return Ok(String::new());
         };
         let blocks = &segment.outline()?.blocks.blocks;
-        let Some(block) = blocks.iter().find(|block| block.row_range().contains(&row)) else {
+        let Some(number) = blocks.iter().position(|block| block.row_range().contains(&row)) else {
             return Ok(String::new());
         };
-        let batch = segment.batch(block, Some(&[(row - block.first_row) as u32]))?;
+        let place = (row - blocks[number].first_row) as u32;
+        let batch = segment.rows(&[(number, vec![place])])?;
         Ok(if batch.is_empty() { String::new() } else { batch.body.text(0).to_owned() })
     }
 }
@@ -125,7 +127,7 @@ impl Patterns {
 }
 
 impl Visitor for Patterns {
-    fn takes_run(&self, outline: &Outline, _block: &Block, group: u32) -> bool {
+    fn takes_runs(&self, outline: &Outline, group: u32) -> bool {
         outline.groups.groups[group as usize].pattern != NO_PATTERN
     }
 

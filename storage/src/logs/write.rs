@@ -5,7 +5,8 @@
 //! text at once, and makes resource, severity and their like runs; over blocks the order is time.
 
 use super::batch::LogBatch;
-use super::groups::{self, BLOCK_ROWS, Blocks, GroupsBuilder, NO_PATTERN, Pattern};
+use super::blocks::{BLOCK_ROWS, Block, Blocks};
+use super::groups::{self, GroupsBuilder, NO_PATTERN, Pattern};
 use super::miner::PatternMiner;
 use super::textindex::TextIndexWriter;
 use super::tokens::PatternToken;
@@ -143,12 +144,9 @@ impl SegmentWriter {
 
     /// Adds the next rows in time; all blocks but the last are full.
     pub fn push_block(&mut self, batches: &[Arc<LogBatch>], block: &[Place]) -> io::Result<()> {
-        let (Some(min_ns), Some(max_ns)) = (
-            block.iter().map(|place| place.time_ns).min(),
-            block.iter().map(|place| place.time_ns).max(),
-        ) else {
+        if block.is_empty() {
             return Ok(());
-        };
+        }
         let mut rows: Vec<(Place, u32)> = Vec::with_capacity(block.len());
         for place in block {
             let (batch, row) = (&*batches[place.batch as usize], place.row as usize);
@@ -168,8 +166,9 @@ impl SegmentWriter {
         let columns = self.columns(batches, &rows)?;
         let batch = RecordBatch::try_new(self.schema.clone(), columns).map_err(arrow_error)?;
         self.parquet.write(&batch).map_err(parquet_error)?;
-        let runs = rows.chunk_by(|a, b| a.1 == b.1).map(|run| (run[0].1, run.len() as u32));
-        self.blocks.push(min_ns, max_ns, runs);
+        let by_group: Vec<(u32, u64)> =
+            rows.iter().map(|(place, group)| (*group, place.time_ns)).collect();
+        self.blocks.push_rows(&by_group);
         Ok(())
     }
 
@@ -293,7 +292,7 @@ impl SegmentWriter {
         self.text_index.finish(&mut text_index)?;
         let mut trace_index = create(TRACE_INDEX)?;
         self.trace_index.finish(&mut trace_index)?;
-        let times = |pick: fn(&groups::Block) -> u64| self.blocks.blocks.iter().map(pick);
+        let times = |pick: fn(&Block) -> u64| self.blocks.blocks.iter().map(pick);
         Ok(SegmentMeta {
             signal: Signal::Logs,
             id: self.id,

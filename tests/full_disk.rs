@@ -35,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What else fills a disk.
 trait Filler {
+    /// Takes whatever is free now: the server may have freed some since the last time.
     fn fill(&self, folder: &Path);
 
     fn free(&self, folder: &Path) {
@@ -48,7 +49,8 @@ struct Bytes;
 impl Filler for Bytes {
     fn fill(&self, folder: &Path) {
         fs::create_dir_all(folder.join("others")).unwrap();
-        let mut file = fs::File::create(folder.join("others/bytes")).unwrap();
+        let path = folder.join("others/bytes");
+        let Ok(mut file) = fs::File::options().create(true).append(true).open(path) else { return };
         for size in [1 << 20, 1 << 12, 1] {
             while file.write_all(&vec![7; size]).is_ok() {}
         }
@@ -62,16 +64,25 @@ impl Filler for Names {
     fn fill(&self, folder: &Path) {
         fs::create_dir_all(folder.join("others")).unwrap();
         let mut number = 0;
-        while fs::File::create(folder.join(format!("others/{number}"))).is_ok() {
+        let taken = |number| folder.join(format!("others/{number}"));
+        while taken(number).exists() || fs::File::create(taken(number)).is_ok() {
             number += 1;
         }
     }
 }
 
 /// Posts a request of its own until the answer has this status.
-async fn post_until(server: &Server, status: u16, number: &mut u64) -> reqwest::Response {
+///
+/// * `before`: done before each.
+async fn post_until(
+    server: &Server,
+    status: u16,
+    number: &mut u64,
+    before: impl Fn(),
+) -> reqwest::Response {
     let since = Instant::now();
     loop {
+        block_in_place(&before);
         *number += 1;
         let answer = reqwest::Client::new()
             .post(format!("{}/v1/logs", server.otlp_http))
@@ -90,6 +101,9 @@ async fn post_until(server: &Server, status: u16, number: &mut u64) -> reqwest::
     }
 }
 
+/// So many cycles go on with one disk; then a new one keeps the comparison at the end short.
+const CYCLES_OF_ONE: u64 = 5;
+
 /// Fills and frees again and again under load, with a kill and a start while it is full.
 async fn cycles(folder: &Path, filler: &dyn Filler, cycles: u64) {
     let data_dir = folder.join("data");
@@ -106,13 +120,13 @@ async fn cycles(folder: &Path, filler: &dyn Filler, cycles: u64) {
         server = start();
         senders.moved_to(&server);
         // Now there is not even a file of the log.
-        let refusal = post_until(&server, 503, &mut number).await;
+        let refusal = post_until(&server, 503, &mut number, || filler.fill(folder)).await;
         let seconds: u64 = refusal.headers()["retry-after"].to_str().unwrap().parse().unwrap();
         assert!((1..=4).contains(&seconds), "retry after {seconds} s");
         server.sql("select count(*) from logs").await.unwrap();
         block_in_place(|| filler.free(folder));
         let freed = Instant::now();
-        post_until(&server, 200, &mut number).await;
+        post_until(&server, 200, &mut number, || {}).await;
         eprintln!("cycle {cycle}: taken in again {:?} after there was room", freed.elapsed());
     }
     let sent = senders.finish().await;
@@ -134,17 +148,23 @@ async fn cycles(folder: &Path, filler: &dyn Filler, cycles: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_retryably_loses_nothing_and_recovers() {
-    match LoopDisk::new("ext4", 256) {
-        Ok(disk) => cycles(&disk.path(), &Bytes, rounds("FULL_DISK", 2, 20)).await,
-        Err(reason) => simulated(&reason).await,
+    let rounds = rounds("FULL_DISK", 2, 20);
+    for first in (0..rounds).step_by(CYCLES_OF_ONE as usize) {
+        match LoopDisk::new("ext4", 256) {
+            Ok(disk) => cycles(&disk.path(), &Bytes, CYCLES_OF_ONE.min(rounds - first)).await,
+            Err(reason) => return simulated(&reason).await,
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_without_inodes_refuses_retryably_loses_nothing_and_recovers() {
-    match Tmpfs::new("size=128m,nr_inodes=2000") {
-        Ok(disk) => cycles(&disk.path(), &Names, rounds("FULL_DISK", 2, 20)).await,
-        Err(reason) => simulated(&reason).await,
+    let rounds = rounds("FULL_DISK", 2, 20);
+    for first in (0..rounds).step_by(CYCLES_OF_ONE as usize) {
+        match Tmpfs::new("size=128m,nr_inodes=2000") {
+            Ok(disk) => cycles(&disk.path(), &Names, CYCLES_OF_ONE.min(rounds - first)).await,
+            Err(reason) => return simulated(&reason).await,
+        }
     }
 }
 

@@ -1,10 +1,15 @@
-//! Times of typical queries over 27,000 series in memory: what the engine itself costs, without a
-//! store. Prints the median and the slowest of the runs, in milliseconds.
+//! What typical queries over 27,000 series in memory cost the engine itself, without a store: the
+//! median and the slowest of the runs in milliseconds, then per query and per step (evaluation time)
+//! the CPU time of all threads, allocations, and kilobytes allocated. A copy of the samples that the
+//! source makes is part of it.
 //!
 //! `cargo bench -p trefoil-promql`
 
+use std::alloc::System;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 use trefoil_promql::{
     Budget, Engine, EngineOptions, ExemplarSeries, Labels, Limits, Matcher, Metadata, QueryRange,
@@ -19,7 +24,20 @@ const BOUNDS: [&str; 15] = [
 ];
 /// One hour of samples, 15 s apart.
 const SAMPLES: i64 = 240;
+/// At least so many runs, and for so long: the kernel counts CPU time in hundredths of a second.
 const RUNS: usize = 15;
+const RUNS_FOR: Duration = Duration::from_millis(700);
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// User and system time of this process, ms (proc(5)).
+fn cpu_ms() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let ticks = fields.split_ascii_whitespace().skip(11).take(2);
+    ticks.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() * 10.0
+}
 
 /// Series in vectors, so that reading is little more than copying.
 struct Columns(Vec<Series>);
@@ -37,7 +55,7 @@ impl SeriesSource for Columns {
             let from = s.floats.times.partition_point(|t| *t < range.start_ms);
             let to = s.floats.times.partition_point(|t| *t <= range.end_ms);
             let mut series = Series::new(s.labels.clone());
-            series.floats.times = s.floats.times[from..to].to_vec();
+            series.floats.times = s.floats.times[from..to].to_vec().into();
             series.floats.values = s.floats.values[from..to].to_vec();
             budget.take_read(series.sample_cost())?;
             out.push(series);
@@ -140,22 +158,34 @@ fn main() {
         "count({job=\"shop\"})",
     ] {
         for (kind, times) in [("range", Some(range)), ("instant", None)] {
-            let mut ms: Vec<f64> = (0..RUNS)
-                .map(|_| {
-                    let budget = Budget::new(Limits::default());
-                    let started = Instant::now();
-                    let outcome = match times {
-                        Some(range) => engine.range(source.as_ref(), query, range, &budget),
-                        None => engine.instant(source.as_ref(), query, end, &budget),
-                    };
-                    if let Err(e) = outcome {
-                        println!("{query}: {e}");
-                    }
-                    started.elapsed().as_secs_f64() * 1000.0
-                })
-                .collect();
+            let steps = times.map_or(1, |range| range.steps());
+            let mut ms: Vec<f64> = Vec::new();
+            let (began, cpu_before, region) = (Instant::now(), cpu_ms(), Region::new(ALLOCATOR));
+            while ms.len() < RUNS || began.elapsed() < RUNS_FOR {
+                let budget = Budget::new(Limits::default());
+                let started = Instant::now();
+                let outcome = match times {
+                    Some(range) => engine.range(source.as_ref(), query, range, &budget),
+                    None => engine.instant(source.as_ref(), query, end, &budget),
+                };
+                if let Err(e) = outcome {
+                    println!("{query}: {e}");
+                }
+                ms.push(started.elapsed().as_secs_f64() * 1000.0);
+            }
+            let (made, cpu) = (region.change(), cpu_ms() - cpu_before);
+            let runs = ms.len() as f64;
+            let (blocks, kilobytes) =
+                (made.allocations as f64 / runs, made.bytes_allocated as f64 / 1024.0 / runs);
             ms.sort_by(f64::total_cmp);
-            println!("{kind:8} {:8.2} {:8.2}  {query}", ms[RUNS / 2], ms[RUNS - 1]);
+            println!(
+                "{kind:8} {:8.2} {:8.2} ms  {:8.2} ms CPU, {blocks:8.0} allocations, {kilobytes:8.0} kB a query; {:8.1} us CPU, {:8.1} allocations a step  {query}",
+                ms[ms.len() / 2],
+                ms[ms.len() - 1],
+                cpu / runs,
+                cpu / runs * 1000.0 / steps as f64,
+                blocks / steps as f64,
+            );
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Label sets: the identity of a series.
 
 use std::borrow::Borrow;
-use std::cmp::Ordering;
+use std::cmp;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use rustc_hash::FxHasher;
@@ -19,14 +20,15 @@ pub const BUCKET_LABEL: &str = "le";
 
 /// A label set, sorted by label name, without empty values and without repeated names.
 ///
-/// Clones share the strings, and the hash is computed once when the set is built, so label sets are
-/// cheap as map keys. Order is Prometheus' order of series: pair by pair, then by length.
+/// Clones share the strings, and the hash is computed once when it is first asked for, so label sets
+/// are cheap as map keys. Order is Prometheus' order of series: pair by pair, then by length.
 #[derive(Clone)]
 pub struct Labels(Arc<Inner>);
 
 struct Inner {
-    hash: u64,
-    pairs: Box<[(Arc<str>, Arc<str>)]>,
+    /// 0 until somebody asks for it.
+    hash: AtomicU64,
+    pairs: Vec<(Arc<str>, Arc<str>)>,
 }
 
 static EMPTY: LazyLock<Labels> = LazyLock::new(|| Labels::from_sorted(Vec::new()));
@@ -56,12 +58,7 @@ impl Labels {
     pub fn from_sorted(pairs: Vec<(Arc<str>, Arc<str>)>) -> Self {
         debug_assert!(pairs.windows(2).all(|w| w[0].0 < w[1].0), "labels must be sorted");
         debug_assert!(pairs.iter().all(|(_, v)| !v.is_empty()), "empty values mean absent");
-        let mut hasher = FxHasher::default();
-        for (name, value) in &pairs {
-            name.hash(&mut hasher);
-            value.hash(&mut hasher);
-        }
-        Labels(Arc::new(Inner { hash: hasher.finish(), pairs: pairs.into_boxed_slice() }))
+        Labels(Arc::new(Inner { hash: AtomicU64::new(0), pairs }))
     }
 
     /// The value of a label, or `None` if the set has no such label.
@@ -105,9 +102,15 @@ impl Labels {
         self.0.pairs.is_empty()
     }
 
-    /// The hash that was computed when the set was built.
+    /// The hash, computed once.
     pub fn hash_value(&self) -> u64 {
-        self.0.hash
+        let known = self.0.hash.load(Ordering::Relaxed);
+        if known != 0 {
+            return known;
+        }
+        let hash = hash_of(self.pairs().iter().map(|(name, value)| (&**name, &**value)));
+        self.0.hash.store(hash, Ordering::Relaxed);
+        hash
     }
 
     /// The subset of labels whose name passes `keep`. Returns a clone if nothing is dropped.
@@ -121,10 +124,32 @@ impl Labels {
         if kept.len() == self.len() { self.clone() } else { Self::from_sorted(kept) }
     }
 
+    /// As [`retain`](Self::retain), but in place: costs next to nothing if there is no clone of this
+    /// set.
+    pub fn cut(&mut self, mut keep: impl FnMut(&str) -> bool) {
+        match Arc::get_mut(&mut self.0) {
+            Some(inner) => {
+                inner.pairs.retain(|(name, _)| keep(name));
+                *inner.hash.get_mut() = 0;
+            }
+            None => *self = self.retain(keep),
+        }
+    }
+
     /// A builder that starts from this set.
     pub fn to_builder(&self) -> LabelsBuilder {
-        LabelsBuilder { pairs: self.0.pairs.to_vec() }
+        LabelsBuilder { pairs: self.0.pairs.clone() }
     }
+}
+
+/// The hash of pairs in the order of a label set; never 0.
+pub(crate) fn hash_of<'l>(pairs: impl Iterator<Item = (&'l str, &'l str)>) -> u64 {
+    let mut hasher = FxHasher::default();
+    for (name, value) in pairs {
+        name.hash(&mut hasher);
+        value.hash(&mut hasher);
+    }
+    hasher.finish().max(1)
 }
 
 impl Default for Labels {
@@ -136,7 +161,7 @@ impl Default for Labels {
 impl PartialEq for Labels {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
-            || (self.0.hash == other.0.hash && self.0.pairs == other.0.pairs)
+            || (self.hash_value() == other.hash_value() && self.0.pairs == other.0.pairs)
     }
 }
 
@@ -144,19 +169,30 @@ impl Eq for Labels {}
 
 impl Hash for Labels {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0.hash);
+        state.write_u64(self.hash_value());
     }
 }
 
 impl PartialOrd for Labels {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+    fn partial_cmp(&self, other: &Self) -> Option<cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
 impl Ord for Labels {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.pairs.cmp(&other.0.pairs)
+    fn cmp(&self, other: &Self) -> cmp::Ordering {
+        // Label sets of one origin share most of their strings.
+        let texts = |a: &Arc<str>, b: &Arc<str>| match Arc::ptr_eq(a, b) {
+            true => cmp::Ordering::Equal,
+            false => a.cmp(b),
+        };
+        for ((a_name, a_value), (b_name, b_value)) in self.pairs().iter().zip(other.pairs()) {
+            let order = texts(a_name, b_name).then_with(|| texts(a_value, b_value));
+            if order.is_ne() {
+                return order;
+            }
+        }
+        self.len().cmp(&other.len())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Samples of one series, as a source hands them to the engine.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::histogram::Histogram;
@@ -41,11 +42,65 @@ pub struct Series {
     pub histograms: Column<Arc<Histogram>>,
 }
 
+/// Sample times, Unix milliseconds. Clones share them: the buckets of a histogram have the same
+/// times, and windows over these need to be found only once.
+#[derive(Clone, Debug, Default)]
+pub struct Times(Arc<Vec<i64>>);
+
+impl Times {
+    /// Appends a time.
+    pub fn push(&mut self, time_ms: i64) {
+        Arc::make_mut(&mut self.0).push(time_ms);
+    }
+
+    /// Keeps the times that pass.
+    pub fn retain(&mut self, keep: impl FnMut(&i64) -> bool) {
+        Arc::make_mut(&mut self.0).retain(keep);
+    }
+
+    /// Whether both are the same times in memory.
+    pub fn shares(&self, other: &Times) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Deref for Times {
+    type Target = [i64];
+
+    fn deref(&self) -> &[i64] {
+        &self.0
+    }
+}
+
+impl From<Arc<Vec<i64>>> for Times {
+    fn from(times: Arc<Vec<i64>>) -> Self {
+        Times(times)
+    }
+}
+
+impl From<Vec<i64>> for Times {
+    fn from(times: Vec<i64>) -> Self {
+        Times(Arc::new(times))
+    }
+}
+
+impl FromIterator<i64> for Times {
+    fn from_iter<I: IntoIterator<Item = i64>>(times: I) -> Self {
+        Times::from(Vec::from_iter(times))
+    }
+}
+
+impl Extend<i64> for Times {
+    fn extend<I: IntoIterator<Item = i64>>(&mut self, times: I) {
+        Arc::make_mut(&mut self.0).extend(times);
+    }
+}
+
 /// Samples of one kind, by column.
 #[derive(Clone, Debug)]
 pub struct Column<T> {
     /// Sample times, Unix milliseconds, strictly ascending.
-    pub times: Vec<i64>,
+    pub times: Times,
     /// One value per time.
     pub values: Vec<T>,
     /// When the counter behind each sample began, Unix milliseconds; 0 = not known. Empty if the
@@ -55,7 +110,7 @@ pub struct Column<T> {
 
 impl<T> Default for Column<T> {
     fn default() -> Self {
-        Column { times: Vec::new(), values: Vec::new(), starts: Vec::new() }
+        Column { times: Times::default(), values: Vec::new(), starts: Vec::new() }
     }
 }
 

@@ -23,6 +23,10 @@ pub struct SelectHints {
     pub by: bool,
     /// Only the labels of the series are needed, no samples.
     pub labels_only: bool,
+    /// The start times of counters are needed.
+    pub starts: bool,
+    /// Samples only need to be there: floats may have any value, as long as staleness markers stay.
+    pub presence_only: bool,
 }
 
 /// Why a source could not answer.

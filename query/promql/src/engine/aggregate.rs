@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustc_hash::FxBuildHasher;
+
 use crate::annotations::{HistogramOperation, Note};
 use crate::engine::eval::{Evaluator, Result};
 use crate::engine::histograms::HistogramMean;
@@ -12,8 +14,9 @@ use crate::engine::value::{
 };
 use crate::histogram::{CounterResetHint, Histogram};
 use crate::kahan::{Kahan, Mean};
-use crate::labels::{Labels, METRIC_NAME, is_label_name};
-use crate::parse::{Aggregate, AggregateOp, Expr, Span};
+use crate::labels::{Labels, METRIC_NAME, hash_of, is_label_name};
+use crate::parse::{Aggregate, AggregateOp, Expr, Extend, Span};
+use crate::source::SelectHints;
 use crate::text::{format_plain, quote_bytes};
 
 /// The series that share the grouping labels, by index.
@@ -31,7 +34,18 @@ impl Evaluator<'_> {
             Some(param) => Some(self.eval_scalar(param.unparenthesized(), steps)?),
             None => None,
         };
-        let mut vector = self.eval_vector(a.expr.unparenthesized(), steps)?;
+        let mut vector = match a.expr.unparenthesized() {
+            // Counting does not look at values.
+            Expr::Vector(v)
+                if matches!(a.op, AggregateOp::Count | AggregateOp::Group)
+                    && v.extend == Extend::No
+                    && v.timing.at.is_none() =>
+            {
+                let hints = SelectHints { presence_only: true, ..SelectHints::default() };
+                self.instant_vector(v, steps, hints)?
+            }
+            expr => self.eval_vector(expr, steps)?,
+        };
         let param_span = a.param.as_ref().map(|p| p.unparenthesized().span()).unwrap_or_default();
         if let (AggregateOp::Quantile, Some(q)) = (a.op, &param) {
             self.note_quantiles(q, param_span);
@@ -391,12 +405,21 @@ fn grouping_labels(labels: &Labels, grouping: &[String], without: bool) -> Label
 
 /// Sorts series into groups, in order of first occurrence.
 pub(crate) fn group(series: &[StepSeries], a: &Aggregate) -> Vec<Group> {
-    let mut at: HashMap<Labels, usize> = HashMap::new();
+    let keep = |name: &str| {
+        let named = a.grouping.iter().any(|g| g == name);
+        if a.without { !named && name != METRIC_NAME } else { named }
+    };
+    // A label set is made for each group, not for each series: most series belong to a group that is known.
+    let mut at: HashMap<u64, Vec<usize>, FxBuildHasher> = HashMap::default();
     let mut groups: Vec<Group> = Vec::new();
     for (i, s) in series.iter().enumerate() {
-        let labels = grouping_labels(&s.labels, &a.grouping, a.without);
-        let g = *at.entry(labels.clone()).or_insert_with(|| {
+        let kept = || s.labels.iter().filter(|(name, _)| keep(name));
+        let alike = at.entry(hash_of(kept())).or_default();
+        let known = alike.iter().find(|g| groups[**g].labels.iter().eq(kept()));
+        let g = known.copied().unwrap_or_else(|| {
+            let labels = grouping_labels(&s.labels, &a.grouping, a.without);
             groups.push(Group { labels, members: Vec::new() });
+            alike.push(groups.len() - 1);
             groups.len() - 1
         });
         groups[g].members.push(i);

@@ -3,13 +3,15 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
+use rustc_hash::FxBuildHasher;
+
 use crate::annotations::{Annotations, Note};
 use crate::budget::Budget;
 use crate::engine::value::{Evaluated, Held, StepSeries, Steps, Vector, is_absent};
 use crate::engine::{EngineOptions, QueryError, QueryRange};
 use crate::labels::{Labels, METRIC_NAME, METRIC_TYPE, METRIC_UNIT};
 use crate::parse::{At, BinaryOp, DurationValue, Expr, Unary, ValueType, VectorSelector, resolve};
-use crate::source::SeriesSource;
+use crate::source::{SelectHints, SeriesSource};
 
 /// What evaluation needs everywhere.
 pub(crate) struct Evaluator<'a> {
@@ -164,7 +166,9 @@ impl Evaluator<'_> {
             Expr::String(s) => Ok(Evaluated::Text(s.value.clone())),
             Expr::Paren(p) => self.eval(&p.expr, steps),
             Expr::Unary(u) => self.eval_unary(u, steps),
-            Expr::Vector(v) => Ok(Evaluated::Vector(self.instant_vector(v, steps)?)),
+            Expr::Vector(v) => {
+                Ok(Evaluated::Vector(self.instant_vector(v, steps, SelectHints::default())?))
+            }
             Expr::Matrix(m) => Ok(Evaluated::Matrix(self.matrix_result(m, steps)?)),
             Expr::Subquery(s) => Ok(Evaluated::Matrix(self.subquery_result(s, steps)?)),
             Expr::Call(c) => self.eval_call(c, steps),
@@ -238,7 +242,8 @@ impl Evaluator<'_> {
     /// # Errors
     /// When they have.
     pub(crate) fn merge_same_labels(&self, series: Vec<StepSeries>) -> Result<Vec<StepSeries>> {
-        let mut at: HashMap<Labels, usize> = HashMap::with_capacity(series.len());
+        let mut at: HashMap<Labels, usize, FxBuildHasher> =
+            HashMap::with_capacity_and_hasher(series.len(), FxBuildHasher);
         let mut out: Vec<StepSeries> = Vec::with_capacity(series.len());
         for s in series {
             match at.get(&s.labels) {

@@ -27,6 +27,7 @@ mod range_call;
 mod rates;
 mod select;
 mod sets;
+mod slides;
 mod sort;
 mod subquery;
 mod value;

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use crate::annotations::{Annotations, Note};
 use crate::budget::Budget;
 use crate::engine::QueryError;
-use crate::engine::eval::{Evaluator, Result};
+use crate::engine::eval::{Evaluator, Result, is_metadata_label};
 use crate::engine::extended::extended_rate;
 use crate::engine::over_time as over;
 use crate::engine::rates;
-use crate::engine::select::{Looks, without_stale};
-use crate::engine::value::{Evaluated, Held, Points, RangeSeries, StepSeries, Steps, Vector};
+use crate::engine::select::{Looks, without_absent, without_stale};
+use crate::engine::slides::{Slide, Slides, inside, lost};
+use crate::engine::value::{
+    Evaluated, Held, Points, RangeSeries, StepSeries, Steps, Vector, cell, is_absent,
+};
 use crate::histogram::Histogram;
-use crate::labels::{Labels, METRIC_TYPE};
+use crate::labels::{Labels, METRIC_NAME, METRIC_TYPE, METRIC_UNIT};
 use crate::parse::{Call, Expr, Extend, Span, ValueType};
 use crate::series::{SampleValue, Series};
 use crate::source::SelectHints;
@@ -66,7 +69,7 @@ impl RangeContext<'_> {
     }
 }
 
-/// The range argument of a call, loaded.
+/// The range argument of a call, loaded but not cleaned.
 struct Ranges {
     series: Vec<RangeSeries>,
     looks: Looks,
@@ -75,8 +78,14 @@ struct Ranges {
     _held: Option<Held>,
 }
 
-/// The values of a series, and notes about them.
-type Column = (Points, Annotations);
+/// What became of a series.
+struct Done {
+    labels: Labels,
+    points: Points,
+    notes: Annotations,
+    /// That the function wants a counter, and this seems to be none.
+    no_counter: Option<Note>,
+}
 
 /// Why a window function stopped the query.
 type WindowResult = std::result::Result<Option<SampleValue>, String>;
@@ -96,7 +105,7 @@ impl Evaluator<'_> {
     ) -> Result<Evaluated> {
         let name = call.function.name;
         let arg = call.args[range_arg].unparenthesized();
-        let ranges = self.ranges(arg, name, steps)?;
+        let mut ranges = self.ranges(arg, name, steps)?;
         let mut scalars = Vec::new();
         for (i, arg) in call.args.iter().enumerate() {
             if i != range_arg {
@@ -112,25 +121,22 @@ impl Evaluator<'_> {
         };
         let cells = (ranges.series.len() * steps.count) as u64;
         let held = Held::new(self.budget, cells)?;
-        let columns = self.run_windows(name, &ranges, &context, steps)?;
-        if name == "absent_over_time" {
-            return self.absent_over_time(columns, arg, steps);
-        }
-        if matches!(name, "rate" | "increase") {
-            self.note_non_counters(&ranges.series, &columns, context.span);
-        }
         let keeps_name = matches!(name, "last_over_time" | "first_over_time");
-        let mut out = Vec::with_capacity(columns.len());
-        for (range, points) in ranges.series.into_iter().zip(columns) {
-            let labels = range.series.labels;
-            let mut series = StepSeries { labels, drop_name: range.drop_name, points };
-            if !keeps_name || range.drop_name {
-                self.drop_name(&mut series);
-            }
-            out.push(series);
+        let delayed = self.options.delayed_name_removal;
+        let distinct = !delayed && of_one_name(&ranges.series);
+        let drop_name: Vec<bool> =
+            ranges.series.iter().map(|s| !keeps_name || s.drop_name).collect();
+        let done = self.run_windows(name, &mut ranges, &context, !delayed && !keeps_name, steps)?;
+        if name == "absent_over_time" {
+            return self.absent_over_time(&done, arg, steps);
+        }
+        let mut out = Vec::with_capacity(done.len());
+        for (Done { labels, points, .. }, drop_name) in done.into_iter().zip(drop_name) {
+            out.push(StepSeries { labels, drop_name: delayed && drop_name, points });
         }
         out.retain(|s| !s.points.is_empty());
-        let out = self.merge_now(out)?;
+        // Series of one name differ in their other labels.
+        let out = if distinct { out } else { self.merge_now(out)? };
         Ok(Evaluated::Vector(Vector::held(out, steps, held)?))
     }
 
@@ -150,14 +156,13 @@ impl Evaluator<'_> {
                 let hints = SelectHints {
                     range_ms,
                     function: function.to_owned(),
+                    starts: self.uses_starts(function),
                     ..SelectHints::default()
                 };
-                let loaded = self.load(&m.selector, steps, looks, around, hints)?;
-                let series = loaded
-                    .series
-                    .into_iter()
-                    .map(|s| RangeSeries { series: without_stale(s), drop_name: false })
-                    .collect();
+                let loaded = self.load_raw(&m.selector, steps, looks, around, hints)?;
+                let series = loaded.series.into_iter();
+                let series = series.map(|series| RangeSeries { series, drop_name: false });
+                let series = series.collect();
                 Ok(Ranges { series, looks, range_ms, extend, _held: Some(loaded._held) })
             }
             Expr::Subquery(s) => {
@@ -179,49 +184,51 @@ impl Evaluator<'_> {
         }
     }
 
-    /// One column per series, in the order of the series.
+    /// One column per series, in the order of the series, which are used up.
+    ///
+    /// * `nameless`: labels lose the name.
     fn run_windows(
         &self,
         name: &str,
-        ranges: &Ranges,
+        ranges: &mut Ranges,
         context: &RangeContext<'_>,
+        nameless: bool,
         steps: &Steps,
-    ) -> Result<Vec<Points>> {
+    ) -> Result<Vec<Done>> {
         let lookback = self.lookback_ms();
         let Some(function) = Function::from_name(name) else {
             return self.fail(format!("unknown range function {name}"));
         };
-        let run = Run { function, ranges, context, steps, lookback };
-        let use_starts = self.options.start_timestamps
-            && matches!(name, "rate" | "irate" | "increase" | "resets");
+        let run = Run { function, looks: ranges.looks, context, steps, lookback };
+        let use_starts = self.uses_starts(name);
         let mut counts = vec![0; steps.count];
         let samples: usize = ranges.series.iter().map(|s| s.series.len() + steps.count).sum();
         let threads = self.options.threads.min(ranges.series.len());
-        let shared = Shared { budget: self.budget, run: &run, use_starts };
-        let results = if threads < 2 || samples < PARALLEL_SAMPLES {
-            shared.all(&ranges.series, &mut counts)?
+        let counters = matches!(name, "rate" | "increase");
+        let counters = counters.then_some(self.options.type_and_unit_labels);
+        let shared = Shared { budget: self.budget, run: &run, use_starts, nameless, counters };
+        let mut done = if threads < 2 || samples < PARALLEL_SAMPLES {
+            shared.all(&mut ranges.series, &mut counts)?
         } else {
-            shared.in_parallel(&ranges.series, threads, &mut counts)?
+            shared.in_parallel(&mut ranges.series, threads, &mut counts)?
         };
         self.count_samples(steps, &counts);
-        let mut columns = Vec::with_capacity(results.len());
-        for (points, notes) in results {
-            self.add_notes(notes);
-            columns.push(points);
-        }
-        Ok(columns)
+        done.iter_mut().for_each(|done| self.add_notes(std::mem::take(&mut done.notes)));
+        done.iter_mut().filter_map(|done| done.no_counter.take()).for_each(|n| self.note(n));
+        Ok(done)
+    }
+
+    /// Whether start times tell a function about counter resets.
+    fn uses_starts(&self, function: &str) -> bool {
+        self.options.start_timestamps
+            && matches!(function, "rate" | "irate" | "increase" | "resets")
     }
 
     /// One series that is 1 where no series has a value.
-    fn absent_over_time(
-        &self,
-        columns: Vec<Points>,
-        arg: &Expr,
-        steps: &Steps,
-    ) -> Result<Evaluated> {
+    fn absent_over_time(&self, done: &[Done], arg: &Expr, steps: &Steps) -> Result<Evaluated> {
         let mut points = Points::absent(steps.count);
         for step in 0..steps.count {
-            if !columns.iter().any(|c| c.is_present(step)) {
+            if !done.iter().any(|done| done.points.is_present(step)) {
                 points.floats[step] = 1.0;
             }
         }
@@ -229,28 +236,24 @@ impl Evaluator<'_> {
         let series = vec![StepSeries { labels, drop_name: true, points }];
         Ok(Evaluated::Vector(Vector::new(series, steps, self.budget)?))
     }
+}
 
-    fn note_non_counters(&self, series: &[RangeSeries], columns: &[Points], span: Span) {
-        use crate::engine::value::is_absent;
-        for (range, points) in series.iter().zip(columns) {
-            let labels = &range.series.labels;
-            let name = labels.name();
-            let has_float = || points.floats.iter().any(|f| !is_absent(*f));
-            if name.is_empty() {
-                continue;
-            }
-            if self.options.type_and_unit_labels {
-                let kind = labels.get(METRIC_TYPE).unwrap_or("");
-                if kind != "counter" && kind != "histogram" && has_float() {
-                    self.note(Note::possible_non_counter_type(name, kind, span));
-                }
-            } else if !["_total", "_sum", "_count", "_bucket"].iter().any(|s| name.ends_with(s))
-                && has_float()
-            {
-                self.note(Note::possible_non_counter(name, span));
-            }
-        }
+/// What to say of a series that a counter function was asked of, unless its name or type says that it is a counter.
+///
+/// * `by_type`: the type is told by a label.
+fn non_counter(labels: &Labels, points: &Points, by_type: bool, span: Span) -> Option<Note> {
+    let name = labels.name();
+    let has_float = || points.floats.iter().any(|f| !is_absent(*f));
+    if name.is_empty() {
+        return None;
     }
+    if by_type {
+        let kind = labels.get(METRIC_TYPE).unwrap_or("");
+        let suspect = kind != "counter" && kind != "histogram" && has_float();
+        return suspect.then(|| Note::possible_non_counter_type(name, kind, span));
+    }
+    let named = ["_total", "_sum", "_count", "_bucket"].iter().any(|s| name.ends_with(s));
+    (!named && has_float()).then(|| Note::possible_non_counter(name, span))
 }
 
 fn check_extend(extend: Extend, function: &str) -> std::result::Result<(), String> {
@@ -271,42 +274,66 @@ struct Shared<'a> {
     budget: &'a Budget,
     run: &'a Run<'a>,
     use_starts: bool,
+    /// Labels lose the name.
+    nameless: bool,
+    /// The function wants counters, told by their type if true.
+    counters: Option<bool>,
 }
 
 impl Shared<'_> {
-    /// One column per series. Adds the window samples of each step to `counts`.
-    fn all(&self, series: &[RangeSeries], counts: &mut [u64]) -> Result<Vec<Column>> {
-        series
-            .iter()
-            .map(|s| {
-                self.budget.check()?;
-                self.run.column(&s.series, self.use_starts, counts, self.budget)
-            })
-            .collect()
+    /// Uses up the series. Adds the window samples of each step to `counts`.
+    fn all(&self, series: &mut [RangeSeries], counts: &mut [u64]) -> Result<Vec<Done>> {
+        let mut slides = (Slides::default(), Slides::default());
+        let one = |series: Series| {
+            self.budget.check()?;
+            self.one(series, counts, &mut slides)
+        };
+        series.iter_mut().map(|s| std::mem::take(&mut s.series)).map(one).collect()
+    }
+
+    fn one(
+        &self,
+        mut series: Series,
+        counts: &mut [u64],
+        slides: &mut (Slides, Slides),
+    ) -> Result<Done> {
+        without_absent(&mut series);
+        without_stale(&mut series);
+        let (points, notes) =
+            self.run.column(&series, self.use_starts, counts, slides, self.budget)?;
+        let span = self.run.context.span;
+        let no_counter =
+            self.counters.and_then(|by_type| non_counter(&series.labels, &points, by_type, span));
+        let mut labels = series.labels;
+        if self.nameless {
+            labels.cut(|name| !is_metadata_label(name));
+        }
+        Ok(Done { labels, points, notes, no_counter })
     }
 
     fn in_parallel(
         &self,
-        series: &[RangeSeries],
+        series: &mut [RangeSeries],
         threads: usize,
         counts: &mut [u64],
-    ) -> Result<Vec<Column>> {
+    ) -> Result<Vec<Done>> {
         let chunk = series.len().div_ceil(threads);
         let steps = counts.len();
-        let work = |part: &[RangeSeries]| -> Result<(Vec<Column>, Vec<u64>)> {
+        let all = series.len();
+        let work = |part: &mut [RangeSeries]| -> Result<(Vec<Done>, Vec<u64>)> {
             let mut counts = vec![0; steps];
             Ok((self.all(part, &mut counts)?, counts))
         };
         let work = &work;
         std::thread::scope(|scope| {
             let handles: Vec<_> =
-                series.chunks(chunk).map(|part| scope.spawn(move || work(part))).collect();
-            let mut out = Vec::with_capacity(series.len());
+                series.chunks_mut(chunk).map(|part| scope.spawn(move || work(part))).collect();
+            let mut out = Vec::with_capacity(all);
             for handle in handles {
                 match handle.join() {
                     Ok(part) => {
-                        let (columns, of_part) = part?;
-                        out.extend(columns);
+                        let (done, of_part) = part?;
+                        out.extend(done);
                         counts.iter_mut().zip(of_part).for_each(|(sum, n)| *sum += n);
                     }
                     Err(panic) => std::panic::resume_unwind(panic),
@@ -320,7 +347,7 @@ impl Shared<'_> {
 /// One call over all its series.
 struct Run<'a> {
     function: Function,
-    ranges: &'a Ranges,
+    looks: Looks,
     context: &'a RangeContext<'a>,
     steps: &'a Steps,
     lookback: i64,
@@ -332,8 +359,9 @@ impl Run<'_> {
         series: &Series,
         use_starts: bool,
         counts: &mut [u64],
+        slides: &mut (Slides, Slides),
         budget: &Budget,
-    ) -> Result<Column> {
+    ) -> Result<(Points, Annotations)> {
         let mut notes = Annotations::default();
         let mut points = Points::absent(self.steps.count);
         let (floats, histograms) = (&series.floats, &series.histograms);
@@ -341,7 +369,8 @@ impl Run<'_> {
         let h_starts = if use_starts { &histograms.starts[..] } else { &[] };
         let counter =
             matches!(self.function, Function::Rate | Function::Increase) && starts.is_empty();
-        let resets: Vec<(usize, f64)> = if counter {
+        let falls = floats.values.windows(2).fold(false, |any, w| any | (w[1] < w[0]));
+        let resets: Vec<(usize, f64)> = if counter && falls {
             let pairs = floats.values.windows(2).enumerate();
             pairs.filter(|(_, w)| w[1] < w[0]).map(|(i, w)| (i + 1, w[0])).collect()
         } else {
@@ -352,20 +381,39 @@ impl Run<'_> {
             Extend::Anchored => (self.lookback, 0),
             Extend::Smoothed => (self.lookback, self.lookback),
         };
-        let (mut f, mut h, mut work) = ((0, 0), (0, 0), 0);
+        let step_edges = |step: usize| {
+            let end = self.looks.seen_from(self.steps.time(step));
+            (end.saturating_sub(self.context.range_ms), end)
+        };
+        let edges = |step: usize| {
+            let (start, end) = step_edges(step);
+            (start.saturating_sub(before), end.saturating_add(after))
+        };
+        let plain = self.plain_rate().filter(|_| starts.is_empty() && histograms.is_empty());
+        if let Some((is_counter, seconds)) = plain {
+            budget.check()?;
+            let windows = slides.0.over(&floats.times, counts.len(), edges, step_edges);
+            for (step, Slide { samples, reach }) in windows.iter().enumerate() {
+                counts[step] += samples.len() as u64;
+                let Some(reach) = reach else { continue };
+                let lost = if resets.is_empty() { 0.0 } else { lost(&resets, samples) };
+                let values = &floats.values[samples.clone()];
+                points.floats[step] = cell(reach.rate(values, lost, is_counter, seconds));
+            }
+            return Ok((points, notes));
+        }
+        let of_floats = slides.0.over(&floats.times, counts.len(), edges, step_edges);
+        let of_histograms = slides.1.over(&histograms.times, counts.len(), edges, step_edges);
+        let mut work = 0;
         for (step, count) in counts.iter_mut().enumerate() {
             let step_time = self.steps.time(step);
-            let end = self.ranges.looks.seen_from(step_time);
-            let start = end.saturating_sub(self.context.range_ms);
-            let edges = (start.saturating_sub(before), end.saturating_add(after));
-            slide(&floats.times, &mut f, edges);
-            slide(&histograms.times, &mut h, edges);
+            let (start, end) = step_edges(step);
+            let f = (of_floats[step].samples.start, of_floats[step].samples.end);
+            let h = (of_histograms[step].samples.start, of_histograms[step].samples.end);
             if f.0 == f.1 && h.0 == h.1 {
                 continue;
             }
             *count += (f.1 - f.0 + h.1 - h.0) as u64;
-            let from = resets.partition_point(|(i, _)| *i <= f.0);
-            let to = resets.partition_point(|(i, _)| *i < f.1);
             let window = Window {
                 labels: &series.labels,
                 start,
@@ -377,7 +425,7 @@ impl Run<'_> {
                 h_times: &histograms.times[h.0..h.1],
                 h_values: &histograms.values[h.0..h.1],
                 h_starts: h_starts.get(h.0..h.1).unwrap_or(&[]),
-                resets: resets.get(from..to.max(from)).unwrap_or(&[]),
+                resets: inside(&resets, &(f.0..f.1)),
             };
             work += window.times.len() + window.h_times.len();
             if work > WORK_PER_CHECK {
@@ -391,6 +439,19 @@ impl Run<'_> {
             }
         }
         Ok((points, notes))
+    }
+
+    /// Whether this is the rate or increase or delta of numbers without extension: of counters, and per how many
+    /// seconds.
+    fn plain_rate(&self) -> Option<(bool, Option<f64>)> {
+        let seconds = self.context.range_ms as f64 / 1000.0;
+        match self.function {
+            _ if self.context.extend != Extend::No => None,
+            Function::Rate => Some((true, Some(seconds))),
+            Function::Increase => Some((true, None)),
+            Function::Delta => Some((false, None)),
+            _ => None,
+        }
     }
 
     fn apply(&self, w: &Window<'_>, step: usize, notes: &mut Annotations) -> WindowResult {
@@ -500,13 +561,16 @@ impl Function {
     }
 }
 
-/// Moves a window of indices to the times in `(edges.0, edges.1]`. Edges must not go backward.
-fn slide(times: &[i64], window: &mut (usize, usize), edges: (i64, i64)) {
-    while times.get(window.0).is_some_and(|t| *t <= edges.0) {
-        window.0 += 1;
-    }
-    window.1 = window.1.max(window.0);
-    while times.get(window.1).is_some_and(|t| *t <= edges.1) {
-        window.1 += 1;
-    }
+/// Whether all series have the same name and no label that goes with it.
+fn of_one_name(series: &[RangeSeries]) -> bool {
+    let name = |s: &RangeSeries| s.series.labels.get_shared(METRIC_NAME).cloned();
+    let first = series.first().and_then(name);
+    first.is_some()
+        && series.iter().all(|s| {
+            let labels = &s.series.labels;
+            labels.get_shared(METRIC_NAME) == first.as_ref()
+                && !labels.has(METRIC_TYPE)
+                && !labels.has(METRIC_UNIT)
+                && !s.drop_name
+        })
 }

@@ -7,6 +7,75 @@ use crate::engine::range_call::{RangeContext, Window};
 use crate::histogram::{CounterResetHint, Histogram, HistogramSum, Incompatible, Remarks};
 use crate::series::SampleValue;
 
+/// How far the samples of a window reach, seconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach {
+    /// From the first to the last sample.
+    sampled: f64,
+    /// From the samples to the edges of the range, or as far as the series is taken to go.
+    to_start: f64,
+    to_end: f64,
+}
+
+impl Reach {
+    /// Of at least two samples; an edge is covered as [`extrapolated`] tells.
+    ///
+    /// * `edges`: of the range.
+    pub(crate) fn new(times: &[i64], (start, end): (i64, i64)) -> Option<Self> {
+        let (first, last) = (*times.first()?, *times.last()?);
+        let gaps = times.len() - 1;
+        if gaps == 0 {
+            return None;
+        }
+        let seconds = |ms: i64| ms as f64 / 1000.0;
+        let sampled = seconds(last - first);
+        let average = sampled / gaps as f64;
+        let threshold = average * 1.1;
+        let near = |gap: f64| if gap >= threshold { average / 2.0 } else { gap };
+        Some(Reach {
+            sampled,
+            to_start: near(seconds(first - start)),
+            to_end: near(seconds(end - last)),
+        })
+    }
+
+    /// [`extrapolated`] of numbers without start times.
+    ///
+    /// * `values`: of the same samples.
+    /// * `lost`: what counter resets hide.
+    /// * `per`: seconds of the range, for a rate.
+    #[inline]
+    pub(crate) fn rate(
+        &self,
+        values: &[f64],
+        lost: f64,
+        is_counter: bool,
+        per: Option<f64>,
+    ) -> f64 {
+        let (first, last) = (values[0], values[values.len() - 1]);
+        let mut float = last - first;
+        let mut to_start = self.to_start;
+        if is_counter {
+            float += lost;
+            if float > 0.0 && first >= 0.0 {
+                let to_zero = self.sampled * (first / float);
+                if to_zero < to_start {
+                    to_start = to_zero;
+                }
+            }
+        }
+        let mut factor = if self.sampled == 0.0 {
+            1.0
+        } else {
+            (self.sampled + to_start + self.to_end) / self.sampled
+        };
+        if let Some(per) = per {
+            factor /= per;
+        }
+        float * factor
+    }
+}
+
 /// The difference between the ends of a range, extrapolated to its edges.
 ///
 /// An edge that is nearer to the outermost sample than 1.1 times the average distance of samples is

@@ -1,6 +1,9 @@
 //! Selectors: loading series, and looking up the sample that counts at each step.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use rustc_hash::FxBuildHasher;
 
 use crate::annotations::Note;
 use crate::engine::eval::{Evaluator, Result};
@@ -9,6 +12,7 @@ use crate::engine::value::{
     ABSENT, Held, Points, RangeSeries, StepSeries, Steps, Vector, cell, is_absent,
 };
 use crate::histogram::{CounterResetHint, Histogram, detect_resets};
+use crate::labels::METRIC_NAME;
 use crate::parse::{Extend, MatrixSelector, VectorSelector};
 use crate::series::{Column, Series, is_stale};
 use crate::source::{SelectHints, TimeRange};
@@ -109,6 +113,22 @@ impl Evaluator<'_> {
         v: &VectorSelector,
         steps: &Steps,
         looks: Looks,
+        around: (i64, i64),
+        hints: SelectHints,
+    ) -> Result<Loaded> {
+        let mut loaded = self.load_raw(v, steps, looks, around, hints)?;
+        loaded.series.iter_mut().for_each(without_absent);
+        self.budget.check()?;
+        Ok(loaded)
+    }
+
+    /// As [`load`](Self::load), but values may be what stands for none in columns: for callers that
+    /// clean them series by series.
+    pub(crate) fn load_raw(
+        &self,
+        v: &VectorSelector,
+        steps: &Steps,
+        looks: Looks,
         (before_ms, after_ms): (i64, i64),
         hints: SelectHints,
     ) -> Result<Loaded> {
@@ -123,28 +143,29 @@ impl Evaluator<'_> {
         let mut series = self.source.select(&v.matchers, range, &hints, self.budget)?;
         let cost = series.iter().map(Series::sample_cost).sum();
         let held = Held::adopt(self.budget, cost);
-        series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
-        let counts_only = self.counts_only.contains(&v.span.start);
-        for s in &mut series {
-            if counts_only {
-                detect_resets(&mut s.histograms.values);
-            }
-            for f in s.floats.values.iter_mut().filter(|f| is_absent(**f)) {
-                *f = f64::NAN;
-            }
+        sort(&mut series);
+        if self.counts_only.contains(&v.span.start) {
+            series.iter_mut().for_each(|s| detect_resets(&mut s.histograms.values));
         }
         self.budget.check()?;
         Ok(Loaded { series, _held: held })
     }
 
     /// The newest sample of each series at each step.
-    pub(crate) fn instant_vector(&self, v: &VectorSelector, steps: &Steps) -> Result<Vector> {
+    ///
+    /// * `hints`: what is known of its use.
+    pub(crate) fn instant_vector(
+        &self,
+        v: &VectorSelector,
+        steps: &Steps,
+        hints: SelectHints,
+    ) -> Result<Vector> {
         let looks = self.looks(v)?;
         let lookback = self.lookback_ms();
         if v.extend == Extend::Smoothed {
             return self.smoothed_vector(v, steps, looks);
         }
-        let loaded = self.load(v, steps, looks, (lookback, 0), SelectHints::default())?;
+        let loaded = self.load(v, steps, looks, (lookback, 0), hints)?;
         let mut out = Vec::with_capacity(loaded.series.len());
         let mut held = Held::new(self.budget, 0)?;
         let mut counts = vec![0; steps.count];
@@ -176,7 +197,8 @@ impl Evaluator<'_> {
     ) -> Result<Vector> {
         let looks = self.looks(v)?;
         let lookback = self.lookback_ms();
-        let loaded = self.load(v, steps, looks, (lookback, 0), SelectHints::default())?;
+        let hints = SelectHints { starts, ..SelectHints::default() };
+        let loaded = self.load(v, steps, looks, (lookback, 0), hints)?;
         let mut out = Vec::with_capacity(loaded.series.len());
         let mut held = Held::new(self.budget, 0)?;
         for series in &loaded.series {
@@ -200,9 +222,9 @@ impl Evaluator<'_> {
         let loaded = self.load(v, steps, looks, (lookback, lookback), SelectHints::default())?;
         let mut out = Vec::with_capacity(loaded.series.len());
         let mut held = Held::new(self.budget, 0)?;
-        for series in loaded.series {
+        for mut series in loaded.series {
             held.grow(steps.count as u64)?;
-            let series = without_stale(series);
+            without_stale(&mut series);
             let name = series.labels.name().to_owned();
             let mut points = Points::absent(steps.count);
             for step in 0..steps.count {
@@ -280,8 +302,8 @@ impl Evaluator<'_> {
         let loaded = self.load(&m.selector, steps, looks, (before, after), hints)?;
         let end = looks.seen_from(steps.start_ms);
         let mut out = Vec::with_capacity(loaded.series.len());
-        for series in loaded.series {
-            let mut series = without_stale(series);
+        for mut series in loaded.series {
+            without_stale(&mut series);
             if m.selector.extend != Extend::No {
                 let smoothed = m.selector.extend == Extend::Smoothed;
                 let word = if smoothed { "smoothed" } else { "anchored" };
@@ -296,6 +318,46 @@ impl Evaluator<'_> {
             }
         }
         Ok(out)
+    }
+}
+
+/// Sorts series by labels. Sources give them nearly in order, but the parts of histograms mixed.
+fn sort(series: &mut Vec<Series>) {
+    if series.is_sorted_by(|a, b| a.labels <= b.labels) {
+        return;
+    }
+    let named = |s: &Series| s.labels.pairs().first().is_some_and(|(n, _)| **n == *METRIC_NAME);
+    if !series.iter().all(named) {
+        series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        return;
+    }
+    // The name decides first, and there are few.
+    let mut at: HashMap<Arc<str>, usize, FxBuildHasher> = HashMap::default();
+    let mut by_name: Vec<(Arc<str>, Vec<Series>)> = Vec::new();
+    for s in series.drain(..) {
+        let name = &s.labels.pairs()[0].1;
+        let i = match at.get(name) {
+            Some(i) => *i,
+            None => {
+                at.insert(name.clone(), by_name.len());
+                by_name.push((name.clone(), Vec::new()));
+                by_name.len() - 1
+            }
+        };
+        by_name[i].1.push(s);
+    }
+    by_name.sort_by(|a, b| a.0.cmp(&b.0));
+    for (_, mut of_name) in by_name {
+        of_name.sort_by(|a, b| a.labels.cmp(&b.labels));
+        series.append(&mut of_name);
+    }
+}
+
+/// Makes the value that stands for none in columns an ordinary NaN.
+pub(crate) fn without_absent(series: &mut Series) {
+    let values = &mut series.floats.values;
+    if values.iter().fold(false, |any, f| any | is_absent(*f)) {
+        values.iter_mut().filter(|f| is_absent(**f)).for_each(|f| *f = f64::NAN);
     }
 }
 
@@ -314,9 +376,10 @@ fn smoothed_float(column: &Column<f64>, (from, to): (usize, usize), time: i64) -
 }
 
 /// Ranges do not show staleness markers.
-pub(crate) fn without_stale(mut series: Series) -> Series {
+pub(crate) fn without_stale(series: &mut Series) {
     fn keep<T>(column: &mut Column<T>, stale: impl Fn(&T) -> bool) {
-        if !column.values.iter().any(&stale) {
+        // Without a way out the loop is quick.
+        if !column.values.iter().fold(false, |any, v| any | stale(v)) {
             return;
         }
         let kept: Vec<bool> = column.values.iter().map(|v| !stale(v)).collect();
@@ -329,5 +392,4 @@ pub(crate) fn without_stale(mut series: Series) -> Series {
     }
     keep(&mut series.floats, |f| is_stale(*f));
     keep(&mut series.histograms, |h| h.is_stale());
-    series
 }

@@ -82,7 +82,7 @@ impl Evaluator<'_> {
 /// Merges two columns by time; whether a time occurs in both.
 fn interleave<T: Clone>(into: &mut Column<T>, other: Column<T>) -> bool {
     into.starts.clear();
-    let times = std::mem::take(&mut into.times).into_iter().chain(other.times);
+    let times = into.times.iter().chain(other.times.iter()).copied();
     let values = std::mem::take(&mut into.values).into_iter().chain(other.values);
     let mut both: Vec<(i64, T)> = times.zip(values).collect();
     both.sort_by_key(|(t, _)| *t);

@@ -4,7 +4,7 @@ use std::io;
 
 /// Watches over a read and may stop it: asked before memory is taken and at least every few milliseconds of work. An
 /// error ends the read and comes back to its caller as it is.
-pub trait Meter {
+pub trait Meter: Sync {
     /// Whether to go on.
     fn check(&self) -> io::Result<()>;
 

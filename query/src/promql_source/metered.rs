@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use trefoil_promql::{Budget, LimitError, MatchOp, Matcher, Series, SourceError};
 use trefoil_storage::meter::Meter;
 use trefoil_storage::metrics::LabelMatcher;
@@ -9,12 +10,12 @@ use trefoil_storage::metrics::LabelMatcher;
 /// What one read holds; given back when it is dropped.
 pub(super) struct Metered<'a> {
     budget: &'a Budget,
-    taken: Cell<u64>,
+    taken: AtomicU64,
 }
 
 impl<'a> Metered<'a> {
     pub(super) fn new(budget: &'a Budget) -> Self {
-        Self { budget, taken: Cell::new(0) }
+        Self { budget, taken: AtomicU64::new(0) }
     }
 
     /// Accounts for what the read gave instead of what it held on its way.
@@ -28,7 +29,7 @@ impl<'a> Metered<'a> {
 
 impl Drop for Metered<'_> {
     fn drop(&mut self) {
-        self.budget.give_back(self.taken.get());
+        self.budget.give_back(*self.taken.get_mut());
     }
 }
 
@@ -42,7 +43,7 @@ impl Meter for Metered<'_> {
     }
 
     fn samples(&self, more: u64) -> io::Result<()> {
-        self.taken.set(self.taken.get() + more);
+        self.taken.fetch_add(more, Ordering::Relaxed);
         self.budget.take(more).map_err(io::Error::other)
     }
 }

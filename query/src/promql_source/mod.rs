@@ -8,6 +8,7 @@ mod span_metrics;
 use self::metered::{By, Metered, store_error};
 use self::span_metrics::SpanMetrics;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use trefoil_promql::histogram::mark_reset;
@@ -17,7 +18,7 @@ use trefoil_promql::{
 };
 use trefoil_storage::attributes;
 use trefoil_storage::metrics::{
-    LabelMatcher, MetricExemplar, MetricStore, NativeHistogram, PromSeries,
+    Floats, LabelMatcher, MetricExemplar, MetricStore, NativeHistogram, PromSeries, Read,
 };
 use trefoil_storage::red::RedStore;
 
@@ -52,7 +53,7 @@ impl PromSource {
         let meter = Metered::new(budget);
         let found = self
             .metrics
-            .select(&by, range.start_ms, range.end_ms, true, &meter)
+            .select(&by, range.start_ms, range.end_ms, Read::Labels, &meter)
             .map_err(|error| store_error("series labels", error))?;
         let mut labels: Vec<Labels> =
             found.into_iter().map(|series| Labels::from_sorted(series.labels)).collect();
@@ -79,6 +80,29 @@ impl PromSource {
         }
         Ok(out)
     }
+
+    /// Adds to a list of label names or values what the metric store knows without label sets, if it does. Returns the
+    /// label sets that are left to look at: those of span metrics, or all.
+    ///
+    /// * `known`: asks the metric store.
+    fn unlisted(
+        &self,
+        selectors: &[Vec<Matcher>],
+        range: TimeRange,
+        budget: &Budget,
+        list: &mut BTreeSet<String>,
+        known: impl Fn(&Metered<'_>) -> io::Result<Option<BTreeSet<Arc<str>>>>,
+    ) -> Result<HashSet<Labels>, SourceError> {
+        budget.check()?;
+        let meter = Metered::new(budget);
+        if selectors.is_empty()
+            && let Some(known) = known(&meter).map_err(|error| store_error("labels", error))?
+        {
+            list.extend(known.iter().map(|text| text.as_ref().to_owned()));
+            return Ok(self.spans().labels(&[], range, &meter)?.into_iter().collect());
+        }
+        self.union(selectors, range, budget)
+    }
 }
 
 impl SeriesSource for PromSource {
@@ -96,9 +120,14 @@ impl SeriesSource for PromSource {
         let by = By::all(matchers, budget);
         let by: Vec<&dyn LabelMatcher> = by.iter().map(|m| m as &dyn LabelMatcher).collect();
         let meter = Metered::new(budget);
+        let read = match hints {
+            SelectHints { labels_only: true, .. } => Read::Labels,
+            SelectHints { presence_only: true, .. } => Read::Presence,
+            SelectHints { starts, .. } => Read::Samples { starts: *starts },
+        };
         let found = self
             .metrics
-            .select(&by, range.start_ms, range.end_ms, hints.labels_only, &meter)
+            .select(&by, range.start_ms, range.end_ms, read, &meter)
             .map_err(|error| store_error("samples", error))?;
         budget.check()?;
         let mut out: Vec<Series> = found.into_iter().map(series_from).collect();
@@ -129,7 +158,9 @@ impl SeriesSource for PromSource {
         budget: &Budget,
     ) -> Result<Vec<String>, SourceError> {
         let mut names: BTreeSet<String> = BTreeSet::new();
-        for labels in self.union(selectors, range, budget)? {
+        let known =
+            |meter: &Metered<'_>| self.metrics.label_names(range.start_ms, range.end_ms, meter);
+        for labels in self.unlisted(selectors, range, budget, &mut names, known)? {
             for (name, _) in labels.iter() {
                 if !names.contains(name) {
                     names.insert(name.to_owned());
@@ -148,7 +179,10 @@ impl SeriesSource for PromSource {
         budget: &Budget,
     ) -> Result<Vec<String>, SourceError> {
         let mut values: BTreeSet<String> = BTreeSet::new();
-        for labels in self.union(selectors, range, budget)? {
+        let known = |meter: &Metered<'_>| {
+            self.metrics.label_values(name, range.start_ms, range.end_ms, meter)
+        };
+        for labels in self.unlisted(selectors, range, budget, &mut values, known)? {
             if let Some(value) = labels.get(name)
                 && !values.contains(value)
             {
@@ -244,27 +278,30 @@ impl SeriesSource for PromSource {
 }
 
 fn series_from(stored: PromSeries) -> Series {
+    let labels = Labels::from_sorted(stored.labels);
+    let Floats { times, values } = stored.floats;
     let mut histograms: Column<Arc<Histogram>> = Column::default();
     for (time_ms, histogram) in stored.histograms {
         let mut histogram = histogram_from(histogram);
         // A number in between ends the run.
         let before = histograms.values.last().zip(histograms.times.last()).filter(|(_, before)| {
-            let next = stored.floats.partition_point(|(time, _)| time <= *before);
-            stored.floats.get(next).is_none_or(|(time, _)| *time >= time_ms)
+            let next = times.partition_point(|time| time <= before);
+            times.get(next).is_none_or(|time| *time >= time_ms)
         });
         mark_reset(before.map(|(histogram, _)| &**histogram), &mut histogram);
         histograms.push(time_ms, Arc::new(histogram));
     }
-    let mut floats = Column::default();
-    for (time_ms, value) in stored.floats {
+    let mut floats = Column { times: times.into(), values, starts: Vec::new() };
+    if !histograms.is_empty() {
         // A series that sends both kinds at one time is a mistake of its sender; the histogram says more.
-        if histograms.is_empty() || histograms.times.binary_search(&time_ms).is_err() {
-            floats.push(time_ms, value);
-        }
+        let alone = |time: &i64| histograms.times.binary_search(time).is_err();
+        let samples = floats.times.iter().copied().zip(floats.values);
+        let (times, values) = samples.filter(|(time, _)| alone(time)).unzip();
+        (floats.times, floats.values) = (times, values);
     }
     floats.starts = starts_of(&floats.times, &stored.starts);
     histograms.starts = starts_of(&histograms.times, &stored.starts);
-    Series { labels: Labels::from_sorted(stored.labels), floats, histograms }
+    Series { labels, floats, histograms }
 }
 
 /// The start of the counter at each sample, 0 = not known; empty if it is known of none.

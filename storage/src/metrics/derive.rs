@@ -1,18 +1,14 @@
 //! From stored points to Prometheus series: parts of histograms and summaries, labels, samples.
 
-use super::batch::{MetricExemplar, MetricKind, NO_RECORDED_VALUE, PointValue};
+use super::batch::{HistogramPoint, MetricExemplar, NO_RECORDED_VALUE, PointValue};
 use super::gather::Gathering;
-use super::index::is_derived;
-use super::naming::float_label;
 use super::native::{NativeHistogram, STALE_BITS};
-use super::select::Matchers;
+use super::select::{Asked, Matchers};
 use super::series::{Label, Part, SeriesMeta};
+use super::shown::{Extra, Judge, LabelSet, Shown, base_passes, part_passes, with_labels};
 use super::store::StoredPoint;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Bounds of a histogram and, per bucket, the gathered series it goes to.
-type BucketSlots = (Arc<[f64]>, Vec<Option<usize>>);
 
 /// The series on which an exemplar shows: the first bucket whose bound is not below its value.
 pub(super) fn exemplar_labels(
@@ -23,25 +19,12 @@ pub(super) fn exemplar_labels(
     match &point.value {
         PointValue::Histogram(h) => {
             let bound = h.bounds.iter().copied().find(|bound| exemplar.value <= *bound);
-            let le = float_label(bound.unwrap_or(f64::INFINITY));
-            let name = format!("{}_bucket", meta.family);
-            with_labels(&meta.labels, &name, Some(("le", &le)))
+            let le = Extra::le(bound.unwrap_or(f64::INFINITY));
+            let name = Extra::name(&format!("{}_bucket", meta.family));
+            with_labels(&meta.labels, &name, Some(&le))
         }
-        _ => with_labels(&meta.labels, &meta.family, None),
+        _ => with_labels(&meta.labels, &Extra::name(&meta.family), None),
     }
-}
-
-/// Adds `__name__` and perhaps a derived label, keeping the order.
-pub(super) fn with_labels(labels: &[Label], name: &str, extra: Option<(&str, &str)>) -> Vec<Label> {
-    let mut all: Vec<Label> = Vec::with_capacity(labels.len() + 2);
-    all.push(("__name__".into(), name.into()));
-    all.extend(labels.iter().cloned());
-    if let Some((label, value)) = extra {
-        all.retain(|(name, _)| &**name != label);
-        all.push((label.into(), value.into()));
-    }
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    all
 }
 
 pub(super) fn passes(matchers: &Matchers<'_>, labels: &[Label]) -> bool {
@@ -53,74 +36,56 @@ pub(super) fn passes(matchers: &Matchers<'_>, labels: &[Label]) -> bool {
     })
 }
 
-/// Whether the labels of a series pass but for those that only its parts have.
-fn base_passes(meta: &SeriesMeta, matchers: &Matchers<'_>) -> bool {
-    matchers.iter().filter(|m| m.name() != "__name__" && !is_derived(m.name())).all(|m| {
-        let at = meta.labels.binary_search_by(|(name, _)| (**name).cmp(m.name()));
-        m.matches(at.map_or("", |at| &meta.labels[at].1))
-    })
-}
-
-/// Parts of a series whose name passes.
-fn parts(meta: &SeriesMeta, matchers: &Matchers<'_>) -> Vec<(String, Part)> {
-    let mut names = meta.names();
-    names.retain(|(name, _)| {
-        matchers.iter().filter(|m| m.name() == "__name__").all(|matcher| matcher.matches(name))
-    });
-    names
-}
-
 /// Adds the label sets of one OTLP series that pass, without samples.
 ///
 /// * `bounds`: of its histograms, where there are no points to take them from.
 pub(super) fn derive_labels(
     meta: &SeriesMeta,
-    bounds: &[f64],
+    bounds: &Arc<[f64]>,
     points: &[StoredPoint],
     matchers: &Matchers<'_>,
+    judge: &mut Judge<'_>,
     out: &mut Gathering<'_>,
 ) {
     if !base_passes(meta, matchers) {
         return;
     }
-    for (name, part) in parts(meta, matchers) {
-        let mut values: BTreeSet<String> = BTreeSet::new();
-        let label = match part {
+    for Shown { name, part } in judge.names(meta).iter() {
+        if !part_passes(meta, *part, matchers) {
+            continue;
+        }
+        match part {
             Part::Bucket => {
                 let of_points = points.iter().filter_map(|point| match &point.value {
-                    PointValue::Histogram(h) => Some(&*h.bounds),
+                    PointValue::Histogram(h) => Some(&h.bounds),
                     _ => None,
                 });
-                let mut seen: Option<&[f64]> = None;
+                let mut seen: Option<&Arc<[f64]>> = None;
                 for bounds in of_points.chain([bounds]) {
-                    if seen.replace(bounds) != Some(bounds) {
-                        values.extend(bounds.iter().map(|bound| float_label(*bound)));
+                    if seen.replace(bounds) == Some(bounds) {
+                        continue;
+                    }
+                    let buckets = judge.buckets(bounds);
+                    for number in &buckets.order {
+                        out.slot(LabelSet::of(meta, name, buckets.les[*number].as_ref()));
                     }
                 }
-                values.insert(float_label(f64::INFINITY));
-                Some("le")
             }
             Part::Quantile => {
-                for point in points {
-                    if let PointValue::Summary(summary) = &point.value {
-                        let quantiles = summary.quantiles.iter();
-                        values.extend(quantiles.map(|quantile| float_label(quantile.quantile)));
+                let quantiles = points.iter().flat_map(|point| match &point.value {
+                    PointValue::Summary(summary) => &summary.quantiles[..],
+                    _ => &[],
+                });
+                let known: BTreeMap<u64, f64> =
+                    quantiles.map(|q| (q.quantile.to_bits(), q.quantile)).collect();
+                for quantile in known.into_values().map(Extra::quantile) {
+                    if judge.quantile(&quantile) {
+                        out.slot(LabelSet::of(meta, name, Some(&quantile)));
                     }
                 }
-                Some("quantile")
             }
-            Part::Whole | Part::Count | Part::Sum => None,
-        };
-        let sets = match label {
-            Some(label) => values
-                .iter()
-                .map(|value| with_labels(&meta.labels, &name, Some((label, value))))
-                .collect(),
-            None => vec![with_labels(&meta.labels, &name, None)],
-        };
-        for labels in sets {
-            if passes(matchers, &labels) {
-                out.slot(labels);
+            Part::Whole | Part::Count | Part::Sum => {
+                out.slot(LabelSet::of(meta, name, None));
             }
         }
     }
@@ -130,53 +95,69 @@ pub(super) fn derive_labels(
 pub(super) fn derive(
     meta: &SeriesMeta,
     points: &[StoredPoint],
-    matchers: &Matchers<'_>,
-    start_ms: i64,
-    end_ms: i64,
+    asked: &Asked<'_>,
+    judge: &mut Judge<'_>,
     out: &mut Gathering<'_>,
 ) {
+    let matchers = asked.matchers_of(meta);
     // The base labels pass once for all parts; only derived labels differ.
     if !base_passes(meta, matchers) {
         return;
     }
-    let in_range = |point: &&StoredPoint| {
-        let time_ms = (point.time_ns / 1_000_000) as i64;
-        time_ms >= start_ms && time_ms <= end_ms
-    };
-    for (name, part) in parts(meta, matchers) {
+    let inside: Vec<&StoredPoint> =
+        points.iter().filter(|point| asked.holds(time_ms(point))).collect();
+    let tell = asked.read.starts_of(meta);
+    let known = if tell { starts(inside.iter().copied()) } else { Vec::new() };
+    for Shown { name, part } in judge.names(meta).iter() {
+        if !part_passes(meta, *part, matchers) {
+            continue;
+        }
         match part {
-            Part::Bucket => buckets(meta, points, &name, matchers, start_ms, &in_range, out),
-            Part::Quantile => quantiles(meta, points, &name, matchers, &in_range, out),
+            Part::Bucket => {
+                buckets(meta, &inside, name, asked.start_ms, tell, judge, out);
+            }
+            Part::Quantile => quantiles(meta, &inside, name, &known, judge, out),
             Part::Whole | Part::Count | Part::Sum => {
-                let labels = with_labels(&meta.labels, &name, None);
-                if !passes(matchers, &labels) {
-                    continue;
-                }
-                let mut fresh = 0;
-                let series = out.slot(labels);
-                for point in points.iter().filter(in_range) {
-                    let time_ms = (point.time_ns / 1_000_000) as i64;
-                    if point.start_ns > 0 && meta.metric.kind == MetricKind::Prometheus {
-                        fresh += 1;
-                        series.starts.push((time_ms, (point.start_ns / 1_000_000) as i64));
-                    }
-                    match sample(point, part) {
-                        Some(Sample::Float(value)) => {
-                            fresh += 1;
-                            series.zeros.extend(began(point, start_ms).map(|zero| (zero, time_ms)));
-                            series.floats.push((time_ms, value));
-                        }
-                        Some(Sample::Histogram(h)) => {
-                            fresh += h.samples();
-                            series.histograms.push((time_ms, h));
-                        }
-                        None => {}
-                    }
-                }
-                out.fresh += fresh;
+                let at = out.place(LabelSet::of(meta, name, None));
+                out.begin(at, &known);
+                whole(&inside, *part, asked.start_ms, at, out);
             }
         }
     }
+}
+
+/// Times of points with when the counter behind them began, Unix ms, as far as that is known.
+fn starts<'p>(points: impl Iterator<Item = &'p StoredPoint>) -> Vec<(i64, i64)> {
+    let known = points.filter(|point| point.start_ns > 0);
+    known.map(|point| (time_ms(point), (point.start_ns / 1_000_000) as i64)).collect()
+}
+
+fn time_ms(point: &StoredPoint) -> i64 {
+    (point.time_ns / 1_000_000) as i64
+}
+
+/// Adds the samples of a part that has neither buckets nor quantiles.
+fn whole(inside: &[&StoredPoint], part: Part, start_ms: i64, at: usize, out: &mut Gathering<'_>) {
+    let (mut times, mut values) = (Vec::with_capacity(inside.len()), Vec::new());
+    values.reserve_exact(inside.len());
+    let (mut fresh, series) = (inside.len() as u64, &mut out.series[at]);
+    for point in inside {
+        let time_ms = time_ms(point);
+        match sample(point, part) {
+            Some(Sample::Float(value)) => {
+                series.zeros.extend(began(point, start_ms).map(|zero| (zero, time_ms)));
+                times.push(time_ms);
+                values.push(value);
+            }
+            Some(Sample::Histogram(h)) => {
+                fresh += h.samples();
+                series.histograms.push((time_ms, h));
+            }
+            None => {}
+        }
+    }
+    out.fresh += fresh;
+    out.add(at, &Arc::new(times), values);
 }
 
 /// When the running total of a delta series began with this point, Unix ms: it was 0 then, so that the first delta
@@ -199,7 +180,7 @@ enum Sample {
     Histogram(NativeHistogram),
 }
 
-fn stale() -> f64 {
+pub(super) fn stale() -> f64 {
     f64::from_bits(STALE_BITS)
 }
 
@@ -237,77 +218,90 @@ fn sample(point: &StoredPoint, part: Part) -> Option<Sample> {
     })
 }
 
-fn buckets<'a>(
+/// Adds the samples of the buckets that pass.
+fn buckets(
     meta: &SeriesMeta,
-    points: &'a [StoredPoint],
-    name: &str,
-    matchers: &Matchers<'_>,
+    inside: &[&StoredPoint],
+    name: &Extra,
     start_ms: i64,
-    in_range: &impl Fn(&&'a StoredPoint) -> bool,
+    tell_starts: bool,
+    judge: &mut Judge<'_>,
     out: &mut Gathering<'_>,
 ) {
+    let histograms = inside.iter().filter_map(|point| match &point.value {
+        PointValue::Histogram(h) => Some((*point, &**h)),
+        _ => None,
+    });
+    let histograms: Vec<(&StoredPoint, &HistogramPoint)> = histograms.collect();
     // Bounds hardly ever change within a series: the labels of each are made once.
-    let mut known: Option<BucketSlots> = None;
-    for point in points.iter().filter(|p| in_range(p)) {
-        let PointValue::Histogram(h) = &point.value else { continue };
-        if known.as_ref().is_none_or(|(bounds, _)| bounds != &h.bounds) {
-            let slots = h
-                .bounds
-                .iter()
-                .copied()
-                .chain([f64::INFINITY])
-                .map(|bound| {
-                    let labels = with_labels(&meta.labels, name, Some(("le", &float_label(bound))));
-                    passes(matchers, &labels).then(|| out.place(labels))
-                })
-                .collect();
-            known = Some((h.bounds.clone(), slots));
+    for run in histograms.chunk_by(|(_, a), (_, b)| a.bounds == b.bounds) {
+        let buckets = judge.buckets(&run[0].1.bounds);
+        let times = Arc::new(run.iter().map(|(point, _)| time_ms(point)).collect::<Vec<i64>>());
+        let mut columns: Vec<Vec<f64>> = vec![Vec::new(); buckets.les.len()];
+        for number in &buckets.order {
+            columns[*number].reserve_exact(run.len());
         }
-        let Some((_, slots)) = &known else { continue };
-        let time_ms = (point.time_ns / 1_000_000) as i64;
-        let (counts, count) = match &h.totals {
-            Some(totals) => (&totals.counts, totals.count),
-            None => (&h.counts, h.count),
-        };
-        let mut below = 0;
-        for (i, slot) in slots.iter().enumerate() {
-            below += counts.get(i).copied().unwrap_or(0);
-            let Some(slot) = slot else { continue };
-            let last = i + 1 == slots.len();
-            let value = if is_gone(point) {
-                stale()
-            } else if last {
-                count as f64
-            } else {
-                below as f64
+        out.fresh += (run.len() * buckets.order.len()) as u64;
+        for (point, h) in run {
+            let (counts, count) = match &h.totals {
+                Some(totals) => (&totals.counts, totals.count),
+                None => (&h.counts, h.count),
             };
-            let series = &mut out.series[*slot];
-            series.zeros.extend(began(point, start_ms).map(|zero| (zero, time_ms)));
-            series.floats.push((time_ms, value));
-            out.fresh += 1;
+            let mut below = 0;
+            for (number, column) in columns.iter_mut().enumerate() {
+                below += counts.get(number).copied().unwrap_or(0);
+                if buckets.les[number].is_none() {
+                    continue;
+                }
+                let last = number + 1 == buckets.les.len();
+                column.push(match (is_gone(point), last) {
+                    (true, _) => stale(),
+                    (false, true) => count as f64,
+                    (false, false) => below as f64,
+                });
+            }
+        }
+        let zeros: Vec<(i64, i64)> = run
+            .iter()
+            .filter_map(|(point, _)| Some((began(point, start_ms)?, time_ms(point))))
+            .collect();
+        let points = run.iter().map(|(point, _)| *point);
+        let known = if tell_starts { starts(points) } else { Vec::new() };
+        for number in &buckets.order {
+            let at = out.place(LabelSet::of(meta, name, buckets.les[*number].as_ref()));
+            out.series[at].zeros.extend_from_slice(&zeros);
+            out.begin(at, &known);
+            out.add(at, &times, std::mem::take(&mut columns[*number]));
         }
     }
 }
 
-fn quantiles<'a>(
+/// Adds the samples of the quantiles that pass.
+fn quantiles(
     meta: &SeriesMeta,
-    points: &'a [StoredPoint],
-    name: &str,
-    matchers: &Matchers<'_>,
-    in_range: &impl Fn(&&'a StoredPoint) -> bool,
+    inside: &[&StoredPoint],
+    name: &Extra,
+    starts: &[(i64, i64)],
+    judge: &Judge<'_>,
     out: &mut Gathering<'_>,
 ) {
-    for point in points.iter().filter(|p| in_range(p)) {
+    let mut columns: BTreeMap<u64, (Vec<i64>, Vec<f64>)> = BTreeMap::new();
+    for point in inside {
         let PointValue::Summary(summary) = &point.value else { continue };
-        let time_ms = (point.time_ns / 1_000_000) as i64;
         for quantile in &summary.quantiles {
-            let text = float_label(quantile.quantile);
-            let labels = with_labels(&meta.labels, name, Some(("quantile", &text)));
-            if passes(matchers, &labels) {
-                let value = if is_gone(point) { stale() } else { quantile.value };
-                out.slot(labels).floats.push((time_ms, value));
-                out.fresh += 1;
-            }
+            let value = if is_gone(point) { stale() } else { quantile.value };
+            let (times, values) = columns.entry(quantile.quantile.to_bits()).or_default();
+            times.push(time_ms(point));
+            values.push(value);
+        }
+    }
+    for (quantile, (times, values)) in columns {
+        let quantile = Extra::quantile(f64::from_bits(quantile));
+        if judge.quantile(&quantile) {
+            out.fresh += values.len() as u64;
+            let at = out.place(LabelSet::of(meta, name, Some(&quantile)));
+            out.begin(at, starts);
+            out.add(at, &Arc::new(times), values);
         }
     }
 }

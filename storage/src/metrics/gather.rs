@@ -1,16 +1,21 @@
 //! What a select has found: samples by Prometheus label set, replicas told apart at the end.
 
+use super::floats::{Floats, Lines};
 use super::replicas::{INSTANCE, Origin, instance_passes, instances};
 use super::select::{Matchers, PromSeries};
 use super::series::Label;
+use super::shown::LabelSet;
 use crate::meter::Meter;
-use rustc_hash::FxHashMap;
+use hashbrown::HashTable;
 use std::io;
+use std::sync::Arc;
 
 /// Collects points by Prometheus label set.
 pub(super) struct Gathering<'a> {
     /// The first series of a label set; others of replicas are chained to it.
-    by_labels: FxHashMap<Vec<Label>, usize>,
+    by_labels: HashTable<usize>,
+    /// Hash of the labels, by series.
+    hashes: Vec<u64>,
     pub(super) series: Vec<PromSeries>,
     /// By series: who sent it, when it has no `instance`, and the next one of the same labels.
     origins: Vec<(Option<Origin>, Option<usize>)>,
@@ -27,7 +32,8 @@ pub(super) struct Gathering<'a> {
 impl<'a> Gathering<'a> {
     pub(super) fn new(meter: &'a dyn Meter) -> Self {
         Self {
-            by_labels: FxHashMap::default(),
+            by_labels: HashTable::new(),
+            hashes: Vec::new(),
             series: Vec::new(),
             origins: Vec::new(),
             origin: None,
@@ -53,21 +59,38 @@ impl<'a> Gathering<'a> {
         self.origin = origin;
     }
 
-    pub(super) fn slot(&mut self, labels: Vec<Label>) -> &mut PromSeries {
+    pub(super) fn slot(&mut self, labels: LabelSet) -> &mut PromSeries {
         let at = self.place(labels);
         &mut self.series[at]
     }
 
+    /// Adds float samples to a series.
+    ///
+    /// * `at`: its place.
+    pub(super) fn add(&mut self, at: usize, times: &Arc<Vec<i64>>, values: Vec<f64>) {
+        if values.is_empty() {
+            return;
+        }
+        let series = &mut self.series[at];
+        let more = Floats { times: times.clone(), values };
+        if series.floats.is_empty() { series.floats = more } else { series.more.push(more) }
+    }
+
+    /// Adds when the counter behind a series began, by sample.
+    pub(super) fn begin(&mut self, at: usize, starts: &[(i64, i64)]) {
+        self.fresh += starts.len() as u64;
+        self.series[at].starts.extend_from_slice(starts);
+    }
+
     /// Where the series of these labels and the present origin is.
-    pub(super) fn place(&mut self, labels: Vec<Label>) -> usize {
+    pub(super) fn place(&mut self, LabelSet { labels, hash }: LabelSet) -> usize {
         let new = self.series.len();
-        let mut at = match self.by_labels.get(&labels) {
-            Some(&at) => Some(at),
-            None => {
-                self.by_labels.insert(labels.clone(), new);
-                None
-            }
-        };
+        let (series, hashes) = (&self.series, &self.hashes);
+        let same = |at: &usize| hashes[*at] == hash && series[*at].labels == labels;
+        let mut at = self.by_labels.find(hash, same).copied();
+        if at.is_none() {
+            self.by_labels.insert_unique(hash, new, |at| self.hashes[*at]);
+        }
         while let Some(known) = at {
             let (origin, next) = &mut self.origins[known];
             match (origin, &self.origin) {
@@ -86,6 +109,7 @@ impl<'a> Gathering<'a> {
             }
         }
         self.series.push(PromSeries { labels, ..PromSeries::default() });
+        self.hashes.push(hash);
         self.origins.push((self.origin.clone(), None));
         new
     }
@@ -99,8 +123,9 @@ impl<'a> Gathering<'a> {
     /// Sorts by time; of samples at one time the last that came counts.
     pub(super) fn finish(mut self, matchers: &Matchers<'_>) -> Vec<PromSeries> {
         self.tell_apart(matchers);
+        let mut lines = Lines::default();
         for series in &mut self.series {
-            tidy(&mut series.floats);
+            lines.join(&mut series.floats, std::mem::take(&mut series.more));
             begin_at_zero(series);
             tidy(&mut series.histograms);
             tidy(&mut series.starts);
@@ -117,7 +142,7 @@ impl<'a> Gathering<'a> {
             return;
         }
         let mut gone = vec![false; self.series.len()];
-        for head in self.by_labels.values() {
+        for head in self.by_labels.iter() {
             let mut replicas: Vec<usize> = Vec::new();
             let mut at = Some(*head);
             while let Some(known) = at {
@@ -132,7 +157,7 @@ impl<'a> Gathering<'a> {
             if let Some(names) = instances(&origins) {
                 for (at, name) in replicas.iter().zip(names) {
                     gone[*at] = !instance_passes(matchers, &name);
-                    let labels = &mut self.series[*at].labels;
+                    let labels: &mut Vec<Label> = &mut self.series[*at].labels;
                     let place = labels.partition_point(|(label, _)| **label < *INSTANCE);
                     labels.insert(place, (INSTANCE.into(), name.into()));
                 }
@@ -143,7 +168,8 @@ impl<'a> Gathering<'a> {
                 let other = std::mem::take(&mut self.series[*at]);
                 gone[*at] = true;
                 let whole = &mut self.series[*head];
-                whole.floats.extend(other.floats);
+                whole.more.push(other.floats);
+                whole.more.extend(other.more);
                 whole.histograms.extend(other.histograms);
                 whole.starts.extend(other.starts);
                 whole.zeros.extend(other.zeros);
@@ -160,9 +186,11 @@ impl<'a> Gathering<'a> {
 /// Shows the zeros of running totals. A total that was lost in between begins where other samples are; that is no zero.
 fn begin_at_zero(series: &mut PromSeries) {
     for (zero_ms, before_ms) in std::mem::take(&mut series.zeros) {
-        let at = series.floats.partition_point(|(time_ms, _)| *time_ms < zero_ms);
-        if series.floats.get(at).is_some_and(|(time_ms, _)| *time_ms == before_ms) {
-            series.floats.insert(at, (zero_ms, 0.0));
+        let Floats { times, values } = &mut series.floats;
+        let at = times.partition_point(|time_ms| *time_ms < zero_ms);
+        if times.get(at).is_some_and(|time_ms| *time_ms == before_ms) {
+            Arc::make_mut(times).insert(at, zero_ms);
+            values.insert(at, 0.0);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::replicas::INSTANCE;
 use super::series::SeriesMeta;
 use rustc_hash::FxHashMap;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::select::LabelMatcher;
@@ -100,18 +100,6 @@ impl LabelIndex {
         const FEW: usize = 256;
         let values = self.postings.get(name).filter(|values| values.len() > FEW);
         values.into_iter().flat_map(|values| values.keys().cloned()).collect()
-    }
-
-    /// Adds label names.
-    pub fn names(&self, out: &mut BTreeSet<Arc<str>>) {
-        out.extend(self.postings.keys().cloned());
-    }
-
-    /// Adds the values of a label.
-    pub fn values(&self, name: &str, out: &mut BTreeSet<Arc<str>>) {
-        if let Some(values) = self.postings.get(name) {
-            out.extend(values.keys().cloned());
-        }
     }
 }
 

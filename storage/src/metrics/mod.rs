@@ -4,17 +4,24 @@
 //! `select` shows all of it as Prometheus sees it, by the rules of `naming`; `table` as OTLP sent it.
 
 mod batch;
+mod column_cache;
 mod derive;
+mod exemplars;
+mod floats;
 mod gather;
 mod index;
+mod label_lists;
+mod metadata;
 mod names;
 pub mod naming;
 mod native;
 mod points;
 mod replicas;
+mod sealed;
 mod segment;
 mod select;
 mod series;
+mod shown;
 mod store;
 pub mod table;
 mod target_info;
@@ -27,7 +34,10 @@ pub use batch::{
     MetricExemplar, MetricKind, NO_RECORDED_VALUE, Point, PointValue, Quantile, SummaryPoint,
     series_id,
 };
+pub use exemplars::PromExemplars;
+pub use floats::Floats;
+pub use metadata::PromMetadata;
 pub use native::{NativeHistogram, STALE_BITS};
-pub use select::{LabelMatcher, PromExemplars, PromMetadata, PromSeries};
+pub use select::{LabelMatcher, PromSeries, Read};
 pub use series::Label;
 pub use store::{MetricSnapshot, MetricStore};

@@ -18,6 +18,7 @@ use arrow::array::{
     RecordBatch, StringArray, TimestampNanosecondArray,
 };
 use arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType, UInt64Type};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use parquet::file::properties::WriterProperties;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
@@ -308,6 +309,19 @@ impl MetricSegment {
         Ok(table)
     }
 
+    /// Some columns of some rows, in batches.
+    ///
+    /// * `rows`: ascending ranges.
+    pub(super) fn columns(
+        &self,
+        wanted: Wanted,
+        rows: &[Range<usize>],
+    ) -> io::Result<ParquetRecordBatchReader> {
+        let columns = points::columns(wanted);
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        self.points.read(&columns, Some(rows))
+    }
+
     /// The points of some series (ascending numbers), each in time order.
     pub(super) fn read(&self, numbers: &[u32], wanted: Wanted) -> io::Result<SeriesPoints> {
         let table = self.table()?;
@@ -323,9 +337,7 @@ impl MetricSegment {
         }
         let slot_of: FxHashMap<i32, usize> =
             numbers.iter().enumerate().map(|(slot, number)| (*number as i32, slot)).collect();
-        let columns = points::columns(wanted);
-        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-        for batch in self.points.read(&columns, Some(&ranges))? {
+        for batch in self.columns(Wanted { numbered: true, ..wanted }, &ranges)? {
             let batch = batch.map_err(arrow_error)?;
             points::decode(&batch, table, &slot_of, &mut out)?;
         }

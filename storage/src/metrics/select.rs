@@ -1,19 +1,21 @@
-//! Points as Prometheus sees them: selectors, derived series, metadata, exemplars.
+//! Points as Prometheus sees them: selectors, and the walk over all series that may pass.
 
-use super::batch::{FamilyMetadata, MetricDesc, MetricExemplar, MetricKind};
-use super::derive::{derive, derive_labels, exemplar_labels, passes};
+use super::batch::MetricKind;
+use super::derive::{derive, derive_labels};
+use super::floats::Floats;
 use super::gather::Gathering;
 use super::native::NativeHistogram;
 use super::points::Wanted;
 use super::replicas::{self, Origin};
+use super::sealed;
+use super::segment::{MetricSegment, SeriesTable};
 use super::series::{Label, Part, SeriesMeta};
+use super::shown::{Judge, Shown};
 use super::store::{HotSeries, MetricStore, StoredPoint};
-use super::target_info::TARGET_INFO;
 use super::tried::Tried;
-use crate::meter::{Meter, Unmetered};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::meter::Meter;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// One label condition of a selector.
 pub trait LabelMatcher {
@@ -31,27 +33,35 @@ pub trait LabelMatcher {
 pub struct PromSeries {
     /// Sorted, `__name__` included.
     pub labels: Vec<Label>,
-    pub floats: Vec<(i64, f64)>,
+    pub floats: Floats,
     pub histograms: Vec<(i64, NativeHistogram)>,
-    /// When the counter began, Unix ms, by sample; of samples whose sender told it by remote write.
+    /// When the counter began, Unix ms, by sample; if that was asked for, of samples whose sender told it.
     pub starts: Vec<(i64, i64)>,
     /// Where running totals began, and the sample before which that was, ms; while a select gathers.
     pub(super) zeros: Vec<(i64, i64)>,
+    /// Further samples; while a select gathers.
+    pub(super) more: Vec<Floats>,
 }
 
-/// A family's metadata.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PromMetadata {
-    pub kind: String,
-    pub unit: String,
-    pub help: String,
+/// What a select reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// Labels alone: a series is listed when it may have a sample in the range.
+    Labels,
+    /// Samples whose values may be any numbers, except for staleness markers and histograms.
+    Presence,
+    /// Samples as they are.
+    Samples {
+        /// Also when the counters behind them began.
+        starts: bool,
+    },
 }
 
-/// Exemplars of one Prometheus series.
-#[derive(Debug, Clone)]
-pub struct PromExemplars {
-    pub labels: Vec<Label>,
-    pub exemplars: Vec<MetricExemplar>,
+impl Read {
+    /// Whether it tells when the counter behind a series began.
+    pub(super) fn starts_of(self, meta: &SeriesMeta) -> bool {
+        self == Self::Samples { starts: true } && meta.tells_start()
+    }
 }
 
 pub(super) type Matchers<'a> = [&'a dyn LabelMatcher];
@@ -63,49 +73,119 @@ pub(super) type VisitMetas<'a> = dyn FnMut(&Arc<SeriesMeta>, u64, u64) -> io::Re
 /// Rows of a segment that are decoded at a time: about 16 MiB.
 const ROWS_AT_ONCE: usize = 1 << 17;
 
+/// What a selector asks of samples.
+pub(super) struct Asked<'m> {
+    pub matchers: &'m Matchers<'m>,
+    /// Those that decide before replicas are told apart.
+    pub free: &'m Matchers<'m>,
+    /// Unix ms, both included.
+    pub start_ms: i64,
+    pub end_ms: i64,
+    pub read: Read,
+}
+
+impl<'m> Asked<'m> {
+    /// The matchers that hold for a series.
+    pub(super) fn matchers_of(&self, meta: &SeriesMeta) -> &'m Matchers<'m> {
+        if meta.nameless { self.free } else { self.matchers }
+    }
+
+    pub(super) fn holds(&self, time_ms: i64) -> bool {
+        time_ms >= self.start_ms && time_ms <= self.end_ms
+    }
+}
+
 impl MetricStore {
     /// Series that pass all matchers, with their samples in `start_ms..=end_ms`.
     ///
-    /// * `labels_only`: samples are left out; a series is listed when it may have a sample in the range.
     /// * `meter`: bounds the read while it goes on.
     pub fn select(
         &self,
         matchers: &Matchers<'_>,
         start_ms: i64,
         end_ms: i64,
-        labels_only: bool,
+        read: Read,
         meter: &dyn Meter,
     ) -> io::Result<Vec<PromSeries>> {
         let mut out = Gathering::new(meter);
-        let read = if labels_only { Read::Labels } else { Read::Samples };
+        let mut judge = Judge::new(matchers);
         let free = replicas::without_instance(matchers);
-        self.visit(matchers, start_ms, end_ms, read, meter, &mut |meta, seen, points| {
-            let Seen { bounds, times } = seen;
-            let matchers = if meta.nameless { &free[..] } else { matchers };
-            out.coming_from(meta.nameless.then(|| {
-                let (first_ns, last_ns) = times.unwrap_or_else(|| bounds_of(points));
-                Origin { resource: meta.metric.resource.clone(), first_ns, last_ns }
-            }));
-            if labels_only {
-                derive_labels(meta, bounds, points, matchers, &mut out);
-            } else {
-                derive(meta, points, matchers, start_ms, end_ms, &mut out);
-            }
-            out.metered()
-        })?;
+        let asked = Asked { matchers, free: &free, start_ms, end_ms, read };
+        if read == Read::Labels {
+            self.labels(&asked, &mut judge, &mut out)?;
+        } else {
+            self.samples(&asked, &mut judge, &mut out)?;
+        }
         out.coming_from(None);
         self.target_info(matchers, start_ms, end_ms, &mut out)?;
-        Ok(if labels_only { out.labels(matchers) } else { out.finish(matchers) })
+        Ok(if read == Read::Labels { out.labels(matchers) } else { out.finish(matchers) })
+    }
+
+    fn labels(
+        &self,
+        asked: &Asked<'_>,
+        judge: &mut Judge<'_>,
+        out: &mut Gathering<'_>,
+    ) -> io::Result<()> {
+        let meter = out.meter;
+        let mut visit = |meta: &Arc<SeriesMeta>, seen: Seen<'_>, points: &[StoredPoint]| {
+            let times = seen.times.unwrap_or_else(|| bounds_of(points));
+            out.coming_from(origin(meta, times));
+            derive_labels(meta, seen.bounds, points, asked.matchers_of(meta), judge, out);
+            out.metered()
+        };
+        let Asked { matchers, start_ms, end_ms, .. } = *asked;
+        self.visit(matchers, start_ms, end_ms, Visit::Labels, meter, &mut visit)
+    }
+
+    fn samples(
+        &self,
+        asked: &Asked<'_>,
+        judge: &mut Judge<'_>,
+        out: &mut Gathering<'_>,
+    ) -> io::Result<()> {
+        let (start_ns, end_ns) = range_ns(asked.start_ms, asked.end_ms);
+        let hot = self.hot_series(asked.matchers);
+        let (frozen, segments) = self.sealed();
+        for segment in &segments {
+            let found = found_in(segment, asked.matchers, start_ns, end_ns)?;
+            out.meter.check()?;
+            if found.is_empty() {
+                continue;
+            }
+            let table = segment.table()?;
+            let rows = |number: &u32| table.series[*number as usize].rows.len();
+            let others = sealed::gather(segment, &self.columns, &found, asked, judge, out)?;
+            for part in in_parts(&others, ROWS_AT_ONCE, rows) {
+                for (meta, points) in segment.read(part, wanted(table, part, asked.read, judge))? {
+                    out.coming_from(origin(&meta, bounds_of(&points)));
+                    derive(&meta, &points, asked, judge, out);
+                    out.metered()?;
+                }
+            }
+        }
+        let of_table = frozen.iter().flat_map(|table| {
+            let found = table.index.find(asked.matchers);
+            found.into_iter().map(|number| &table.series[number as usize])
+        });
+        for series in of_table.chain(&hot) {
+            if series.points.iter().any(|p| p.time_ns >= start_ns && p.time_ns <= end_ns) {
+                out.coming_from(origin(&series.meta, bounds_of(&series.points)));
+                derive(&series.meta, &series.points, asked, judge, out);
+                out.metered()?;
+            }
+        }
+        Ok(())
     }
 
     /// Calls `visit` with the bounds and points of every series that may pass. Of sealed series whose labels alone are
     /// read, points come only where labels stand in them.
-    fn visit(
+    pub(super) fn visit(
         &self,
         matchers: &Matchers<'_>,
         start_ms: i64,
         end_ms: i64,
-        read: Read,
+        read: Visit,
         meter: &dyn Meter,
         visit: &mut VisitPoints<'_>,
     ) -> io::Result<()> {
@@ -114,17 +194,10 @@ impl MetricStore {
         let hot = self.hot_series(matchers);
         let (frozen, segments) = self.sealed();
         for segment in &segments {
-            if segment.meta.min_ns > end_ns || segment.meta.max_ns < start_ns {
-                continue;
-            }
             let table = segment.table()?;
-            let mut found = table.index.find(matchers);
+            let mut found = found_in(segment, matchers, start_ns, end_ns)?;
             meter.check()?;
-            found.retain(|number| {
-                let series = &table.series[*number as usize];
-                series.min_ns <= end_ns && series.max_ns >= start_ns
-            });
-            if read == Read::Labels {
+            if read == Visit::Labels {
                 // Quantiles stand in the points of a summary only.
                 let mut summaries = Vec::new();
                 for number in found {
@@ -139,10 +212,9 @@ impl MetricStore {
                 found = summaries;
             }
             let rows = |number: &u32| table.series[*number as usize].rows.len();
-            for part in in_parts(&found, rows) {
-                let metas = part.iter().map(|number| &table.series[*number as usize].meta);
-                for (meta, points) in segment.read(part, read.wanted(metas, matchers))? {
-                    visit(&meta, Seen::default(), &points)?;
+            for part in in_parts(&found, ROWS_AT_ONCE, rows) {
+                for (meta, points) in segment.read(part, read.wanted())? {
+                    visit(&meta, Seen::nothing(), &points)?;
                 }
             }
         }
@@ -150,13 +222,13 @@ impl MetricStore {
             for number in table.index.find(matchers) {
                 let series = &table.series[number as usize];
                 if series.points.iter().any(within) {
-                    visit(&series.meta, Seen::default(), &series.points)?;
+                    visit(&series.meta, Seen::nothing(), &series.points)?;
                 }
             }
         }
         for series in hot {
             if series.points.iter().any(within) {
-                visit(&series.meta, Seen::default(), &series.points)?;
+                visit(&series.meta, Seen::nothing(), &series.points)?;
             }
         }
         Ok(())
@@ -210,210 +282,20 @@ impl MetricStore {
         }
         Ok(())
     }
-
-    /// All label names in the range, sorted.
-    pub fn label_names(&self, start_ms: i64, end_ms: i64) -> io::Result<BTreeSet<Arc<str>>> {
-        let mut names = BTreeSet::new();
-        self.visit_indexes(start_ms, end_ms, |index| index.names(&mut names))?;
-        if !names.is_empty() {
-            names.extend(["__name__".into()]);
-        }
-        self.visit_metas(0, u64::MAX, &mut |meta, _, _| {
-            match meta.metric.kind {
-                MetricKind::Histogram => drop(names.insert("le".into())),
-                MetricKind::Summary => drop(names.insert("quantile".into())),
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(names)
-    }
-
-    /// All values of a label that is not derived, in the range, sorted.
-    pub fn label_values(
-        &self,
-        name: &str,
-        start_ms: i64,
-        end_ms: i64,
-    ) -> io::Result<BTreeSet<Arc<str>>> {
-        let mut values = BTreeSet::new();
-        self.visit_indexes(start_ms, end_ms, |index| index.values(name, &mut values))?;
-        Ok(values)
-    }
-
-    /// Earliest and latest point, Unix ms, of sealed and hot points; `None` when there is none.
-    pub fn time_bounds_ms(&self) -> Option<(i64, i64)> {
-        let of_table = |series: &[super::store::HotSeries]| {
-            let times = || series.iter().flat_map(|s| s.points.iter().map(|p| p.time_ns));
-            Some((times().min()?, times().max()?))
-        };
-        let hot = self.with_hot(|table| of_table(&table.series));
-        let (frozen, segments) = self.sealed();
-        let sealed = segments.iter().map(|s| (s.meta.min_ns, s.meta.max_ns));
-        let frozen = frozen.and_then(|table| of_table(&table.series));
-        let (min_ns, max_ns) =
-            sealed.chain(frozen).chain(hot).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
-        Some(((min_ns / 1_000_000) as i64, (max_ns / 1_000_000) as i64))
-    }
-
-    fn visit_indexes(
-        &self,
-        start_ms: i64,
-        end_ms: i64,
-        mut visit: impl FnMut(&super::index::LabelIndex),
-    ) -> io::Result<()> {
-        let (start_ns, end_ns) = range_ns(start_ms, end_ms);
-        self.with_hot(|table| visit(&table.index));
-        let (frozen, segments) = self.sealed();
-        for segment in &segments {
-            if segment.meta.min_ns <= end_ns && segment.meta.max_ns >= start_ns {
-                visit(&segment.table()?.index);
-            }
-        }
-        if let Some(table) = frozen {
-            visit(&table.index);
-        }
-        Ok(())
-    }
-
-    /// Metadata by family, the newest last.
-    pub fn metadata(&self) -> io::Result<BTreeMap<String, BTreeSet<PromMetadata>>> {
-        let mut families: BTreeMap<String, BTreeSet<PromMetadata>> = BTreeMap::new();
-        let mut seen: BTreeSet<usize> = BTreeSet::new();
-        let mut resources: BTreeSet<u128> = BTreeSet::new();
-        let mut info = false;
-        let mut add_sent = |sent: &BTreeMap<Arc<str>, FamilyMetadata>| {
-            for (family, metadata) in sent {
-                families.entry(family.to_string()).or_default().insert(PromMetadata {
-                    kind: metadata.kind.to_string(),
-                    unit: metadata.unit.to_string(),
-                    help: metadata.help.to_string(),
-                });
-            }
-        };
-        self.with_hot(|table| add_sent(&table.families));
-        let (frozen, segments) = self.sealed();
-        for segment in &segments {
-            add_sent(&segment.table()?.families);
-        }
-        if let Some(table) = frozen {
-            add_sent(&table.families);
-        }
-        self.visit_metas(0, u64::MAX, &mut |meta, _, _| {
-            // What came by remote write has no type of its own.
-            if meta.metric.kind == MetricKind::Prometheus {
-                return Ok(());
-            }
-            if meta.family.is_empty() || !seen.insert(Arc::as_ptr(&meta.metric) as usize) {
-                return Ok(());
-            }
-            let resource = &meta.metric.resource;
-            info = info
-                || (resources.insert(resource.id) && self.naming.target_info(resource).is_some());
-            families.entry(meta.family.to_string()).or_default().insert(PromMetadata {
-                kind: meta.prometheus_type().to_owned(),
-                unit: self.naming.metric_unit(&meta.metric.unit),
-                help: meta.metric.description.to_string(),
-            });
-            Ok(())
-        })?;
-        if info {
-            families.entry(TARGET_INFO.to_owned()).or_default().insert(PromMetadata {
-                kind: "gauge".to_owned(),
-                unit: String::new(),
-                help: "Target metadata".to_owned(),
-            });
-        }
-        Ok(families)
-    }
-
-    /// Exemplars of series that pass all matchers. Histograms show theirs on the bucket that holds the value.
-    pub fn exemplars(
-        &self,
-        matchers: &Matchers<'_>,
-        start_ms: i64,
-        end_ms: i64,
-        meter: &dyn Meter,
-    ) -> io::Result<Vec<PromExemplars>> {
-        let (start_ns, end_ns) = range_ns(start_ms, end_ms);
-        let mut found: BTreeMap<Vec<Label>, Vec<MetricExemplar>> = BTreeMap::new();
-        let free = replicas::without_instance(matchers);
-        let mut visit = |meta: &Arc<SeriesMeta>, _: Seen<'_>, points: &[StoredPoint]| {
-            let matchers = if meta.nameless { &free[..] } else { matchers };
-            let exemplars: usize = points.iter().map(|point| point.exemplars.len()).sum();
-            meter.check()?;
-            meter.samples(EXEMPLAR_SAMPLES * exemplars as u64)?;
-            for point in points {
-                for exemplar in &point.exemplars {
-                    if exemplar.time_ns < start_ns || exemplar.time_ns > end_ns {
-                        continue;
-                    }
-                    let labels = exemplar_labels(meta, point, exemplar);
-                    if passes(matchers, &labels) {
-                        found.entry(labels).or_default().push(exemplar.clone());
-                    }
-                }
-            }
-            Ok(())
-        };
-        let sent_ms = end_ms.saturating_add(EXEMPLAR_AFTER_MS);
-        self.visit(matchers, start_ms, sent_ms, Read::Exemplars, meter, &mut visit)?;
-        Ok(found
-            .into_iter()
-            .map(|(labels, mut exemplars)| {
-                let key = |e: &MetricExemplar| (e.time_ns, e.trace_id.clone(), e.value.to_bits());
-                exemplars.sort_by_cached_key(key);
-                // Cumulative senders repeat an exemplar with every export.
-                exemplars.dedup_by(|a, b| key(a) == key(b) && a.attributes == b.attributes);
-                PromExemplars { labels, exemplars }
-            })
-            .collect())
-    }
-
-    /// Exemplars with a trace ID, with the OTLP name of their metric.
-    pub fn exemplars_of_trace(
-        &self,
-        trace_id: &[u8; 16],
-        start_ns: u64,
-        end_ns: u64,
-    ) -> io::Result<Vec<PromExemplars>> {
-        let mut found: BTreeMap<Vec<Label>, Vec<MetricExemplar>> = BTreeMap::new();
-        let to_ms = |ns: u64| i64::try_from(ns / 1_000_000).unwrap_or(i64::MAX);
-        let (start_ms, end_ms) = (to_ms(start_ns), to_ms(end_ns));
-        let mut visit = |meta: &Arc<SeriesMeta>, _: Seen<'_>, points: &[StoredPoint]| {
-            for point in points {
-                for exemplar in point.exemplars.iter().filter(|e| e.trace_id == trace_id) {
-                    let of_series =
-                        found.entry(exemplar_labels(meta, point, exemplar)).or_default();
-                    if !of_series.contains(exemplar) {
-                        of_series.push(exemplar.clone());
-                    }
-                }
-            }
-            Ok(())
-        };
-        self.visit(&[], start_ms, end_ms, Read::Exemplars, &Unmetered, &mut visit)?;
-        Ok(found
-            .into_iter()
-            .map(|(labels, exemplars)| PromExemplars { labels, exemplars })
-            .collect())
-    }
 }
 
-/// An exemplar comes with the next point of its series, which is sent at most about this much later.
-const EXEMPLAR_AFTER_MS: i64 = 300_000;
-
-/// Memory of an exemplar in samples: its ids, labels and value.
-const EXEMPLAR_SAMPLES: u64 = 12;
-
-/// Cuts ascending series numbers into parts of at most [`ROWS_AT_ONCE`] rows, or of one series.
-fn in_parts(found: &[u32], rows: impl Fn(&u32) -> usize) -> Vec<&[u32]> {
+/// Cuts series into parts of at most so many rows, or of one series.
+pub(super) fn in_parts<T>(
+    found: &[T],
+    rows_at_once: usize,
+    rows: impl Fn(&T) -> usize,
+) -> Vec<&[T]> {
     let (mut parts, mut rest) = (Vec::new(), found);
     while !rest.is_empty() {
         let mut sum = 0;
         let fit = rest.iter().take_while(|number| {
             sum += rows(number);
-            sum <= ROWS_AT_ONCE
+            sum <= rows_at_once
         });
         let (part, after) = rest.split_at(fit.count().max(1));
         parts.push(part);
@@ -423,12 +305,28 @@ fn in_parts(found: &[u32], rows: impl Fn(&u32) -> usize) -> Vec<&[u32]> {
 }
 
 /// What a visit may know of a series besides its points.
-#[derive(Clone, Copy, Default)]
-struct Seen<'a> {
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
     /// Of its histograms, where no points are read.
-    bounds: &'a [f64],
+    bounds: &'a Arc<[f64]>,
     /// First and last point, Unix ns, where no points are read.
     times: Option<(u64, u64)>,
+}
+
+static NO_BOUNDS: LazyLock<Arc<[f64]>> = LazyLock::new(|| Arc::from([]));
+
+impl Seen<'_> {
+    fn nothing() -> Self {
+        Self { bounds: &NO_BOUNDS, times: None }
+    }
+}
+
+/// Who sent a series that has no `instance`.
+///
+/// * `times`: of its first and last point, Unix ns.
+pub(super) fn origin(meta: &SeriesMeta, (first_ns, last_ns): (u64, u64)) -> Option<Origin> {
+    let resource = meta.nameless.then(|| meta.metric.resource.clone())?;
+    Some(Origin { resource, first_ns, last_ns })
 }
 
 /// First and last time of points, Unix ns.
@@ -444,51 +342,66 @@ pub(super) fn range_ns(start_ms: i64, end_ms: i64) -> (u64, u64) {
     (start_ns, end_ns)
 }
 
+/// Numbers of a segment's series that may pass and may have a point in the range.
+fn found_in(
+    segment: &MetricSegment,
+    matchers: &Matchers<'_>,
+    start_ns: u64,
+    end_ns: u64,
+) -> io::Result<Vec<u32>> {
+    if segment.meta.min_ns > end_ns || segment.meta.max_ns < start_ns {
+        return Ok(Vec::new());
+    }
+    let table = segment.table()?;
+    let mut found = table.index.find(matchers);
+    found.retain(|number| {
+        let series = &table.series[*number as usize];
+        series.min_ns <= end_ns && series.max_ns >= start_ns
+    });
+    Ok(found)
+}
+
 /// What a visit is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Read {
+pub(super) enum Visit {
     Labels,
-    Samples,
     Exemplars,
 }
 
-impl Read {
-    /// What must be read of the points of some series for this.
-    fn wanted<'a>(
-        self,
-        metas: impl Iterator<Item = &'a Arc<SeriesMeta>>,
-        matchers: &Matchers<'_>,
-    ) -> Wanted {
-        let mut wanted = Wanted::default();
-        if self == Read::Exemplars {
+impl Visit {
+    /// What must be read of points for this.
+    fn wanted(self) -> Wanted {
+        match self {
+            // Quantiles.
+            Self::Labels => Wanted { details: true, ..Wanted::default() },
             // The bounds say on which bucket an exemplar shows.
-            return Wanted { exemplars: true, buckets: true, ..wanted };
+            Self::Exemplars => Wanted { exemplars: true, buckets: true, ..Wanted::default() },
         }
-        let names: Vec<_> = matchers.iter().filter(|m| m.name() == "__name__").collect();
-        let mut last: Option<*const MetricDesc> = None;
-        for meta in metas {
-            if last.replace(Arc::as_ptr(&meta.metric)) == Some(Arc::as_ptr(&meta.metric)) {
-                continue;
-            }
-            for (name, part) in meta.names() {
-                if !names.iter().all(|matcher| matcher.matches(&name)) {
-                    continue;
-                }
-                // A running total begins with 0 at its start.
-                wanted.starts |= meta.metric.is_delta();
-                match (part, meta.metric.kind) {
-                    (Part::Bucket, _) => wanted.buckets = true,
-                    (_, MetricKind::Histogram) => wanted.histograms = true,
-                    (_, MetricKind::Gauge | MetricKind::Sum) => wanted.numbers = true,
-                    (_, MetricKind::Prometheus) => {
-                        (wanted.numbers, wanted.details, wanted.starts) = (true, true, true);
-                    }
-                    (_, MetricKind::Summary | MetricKind::ExponentialHistogram) => {
-                        wanted.details = true;
-                    }
-                }
-            }
-        }
-        wanted
     }
+}
+
+/// What must be read of the points of some series for the parts that are asked for.
+fn wanted(table: &SeriesTable, numbers: &[u32], read: Read, judge: &mut Judge<'_>) -> Wanted {
+    let mut wanted = Wanted::default();
+    for number in numbers {
+        let meta = &table.series[*number as usize].meta;
+        let shown = judge.names(meta);
+        // A running total begins with 0 at its start.
+        wanted.starts |= !shown.is_empty() && (meta.metric.is_delta() || read.starts_of(meta));
+        for Shown { part, .. } in shown.iter() {
+            match (part, meta.metric.kind) {
+                (Part::Bucket, _) => wanted.buckets = true,
+                (Part::Sum, MetricKind::Histogram) => wanted.sums = true,
+                (_, MetricKind::Histogram) => wanted.counts = true,
+                (_, MetricKind::Gauge | MetricKind::Sum) => wanted.numbers = true,
+                (_, MetricKind::Prometheus) => {
+                    (wanted.numbers, wanted.details) = (true, true);
+                }
+                (_, MetricKind::Summary | MetricKind::ExponentialHistogram) => {
+                    wanted.details = true;
+                }
+            }
+        }
+    }
+    wanted
 }

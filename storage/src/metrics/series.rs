@@ -3,6 +3,7 @@
 use super::batch::{MetricDesc, MetricKind};
 use super::naming::Naming;
 use super::replicas::INSTANCE;
+use super::shown::hash_of_all;
 use std::sync::Arc;
 
 /// A label pair.
@@ -19,6 +20,8 @@ pub struct SeriesMeta {
     pub family: Arc<str>,
     /// Labels without `__name__`, sorted.
     pub labels: Vec<Label>,
+    /// Their hash, see [`shown`](super::shown).
+    pub(super) labels_hash: u64,
     /// Sent by OTLP from a resource that names no instance: has no `instance` label of its own.
     pub nameless: bool,
 }
@@ -32,7 +35,8 @@ impl SeriesMeta {
         let labels = naming.labels(&metric, attributes);
         let nameless = metric.kind != MetricKind::Prometheus
             && !labels.iter().any(|(name, _)| **name == *INSTANCE);
-        Self { id, attributes: attributes.into(), family, labels, nameless, metric }
+        let labels_hash = hash_of_all(&labels);
+        Self { id, attributes: attributes.into(), family, labels, labels_hash, nameless, metric }
     }
 
     /// The names under which parts of this series show, with the part.
@@ -53,6 +57,17 @@ impl SeriesMeta {
                 (format!("{family}_sum"), Part::Sum),
             ],
             _ => vec![(family.to_string(), Part::Whole)],
+        }
+    }
+
+    /// Whether the start times of its points tell when the counter behind them began. That of a delta is only when
+    /// this one point's time began.
+    pub(super) fn tells_start(&self) -> bool {
+        match self.metric.kind {
+            MetricKind::Prometheus => true,
+            MetricKind::Gauge => false,
+            MetricKind::Sum => self.metric.monotonic && !self.metric.is_delta(),
+            _ => !self.metric.is_delta(),
         }
     }
 

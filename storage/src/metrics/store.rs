@@ -3,6 +3,7 @@
 use super::batch::{
     FamilyMetadata, HistogramTotals, MetricBatch, MetricExemplar, MetricKind, PointValue,
 };
+use super::column_cache::ColumnCache;
 use super::index::LabelIndex;
 use super::naming::Naming;
 use super::native::NativeHistogram;
@@ -60,6 +61,8 @@ enum Total {
 pub struct MetricStore {
     pub(super) interner: Arc<Interner>,
     pub(super) naming: Naming,
+    /// Columns of sealed points for the next query.
+    pub(super) columns: ColumnCache,
     live: RwLock<Live>,
     keys: RwLock<KeyTypes>,
 }
@@ -80,7 +83,18 @@ const TOTALS_SWEEP: usize = 100_000;
 
 impl MetricStore {
     pub fn new(interner: Arc<Interner>, naming: Naming) -> Self {
-        Self { interner, naming, live: RwLock::default(), keys: RwLock::default() }
+        Self {
+            interner,
+            naming,
+            columns: ColumnCache::default(),
+            live: RwLock::default(),
+            keys: RwLock::default(),
+        }
+    }
+
+    /// Keeps decoded columns of sealed points for the queries to come, up to so many bytes; at first none.
+    pub fn keep_columns(&self, bytes: usize) {
+        self.columns.limit(bytes);
     }
 
     /// Makes a durable batch visible. Called in log order from one thread.
@@ -310,6 +324,8 @@ impl SignalStore for MetricStore {
         if sealed {
             live.frozen = None;
         }
+        drop(live);
+        self.columns.forget(|id| removed.iter().any(|gone| gone.id == id));
         Ok(())
     }
 

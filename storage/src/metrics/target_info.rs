@@ -1,10 +1,11 @@
 //! `target_info`: a series per resource that shows its attributes.
 
-use super::derive::{passes, with_labels};
+use super::derive::passes;
 use super::gather::Gathering;
 use super::replicas::{self, Origin};
 use super::select::{Matchers, range_ns};
 use super::series::Label;
+use super::shown::{Extra, LabelSet, with_labels};
 use super::store::MetricStore;
 use crate::resource::Resource;
 use rustc_hash::FxHashMap;
@@ -58,8 +59,9 @@ impl MetricStore {
             .into_values()
             .filter_map(|of_one| Some((self.naming.target_info(&of_one.0)?, of_one)))
             .collect();
+        let name = Extra::name(TARGET_INFO);
         for (labels, (_, spans)) in told_apart(found) {
-            let labels = with_labels(&labels, TARGET_INFO, None);
+            let labels = with_labels(&labels, &name, None);
             if !passes(matchers, &labels) {
                 continue;
             }
@@ -70,7 +72,8 @@ impl MetricStore {
             }
             out.fresh += samples;
             out.metered()?;
-            let series = out.slot(labels);
+            let at = out.place(LabelSet::new(labels));
+            let mut times = Vec::new();
             for (min_ns, max_ns) in spans {
                 // Steps count from where the resource began to send.
                 let before = start_ns.saturating_sub(min_ns) / TARGET_INFO_STEP_NS;
@@ -78,7 +81,7 @@ impl MetricStore {
                 while time_ns <= end_ns {
                     let time_ms = (time_ns / 1_000_000) as i64;
                     if time_ms >= start_ms && time_ms <= end_ms {
-                        series.floats.push((time_ms, 1.0));
+                        times.push(time_ms);
                     }
                     if time_ns >= max_ns {
                         break;
@@ -86,6 +89,8 @@ impl MetricStore {
                     time_ns = time_ns.saturating_add(TARGET_INFO_STEP_NS).min(max_ns);
                 }
             }
+            let values = vec![1.0; times.len()];
+            out.add(at, &Arc::new(times), values);
         }
         out.metered()
     }

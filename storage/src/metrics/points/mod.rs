@@ -11,7 +11,7 @@
 mod read;
 mod write;
 
-pub(super) use read::decode;
+pub(super) use read::{Columns, decode};
 pub(super) use write::{Order, Rows};
 
 use super::batch::{HistogramPoint, HistogramTotals, MetricExemplar, PointValue};
@@ -31,12 +31,14 @@ const BUCKET_COLUMNS_MAX: usize = 40;
 pub(super) type SeriesPoints = Vec<(Arc<SeriesMeta>, Vec<StoredPoint>)>;
 
 /// What of the points a reader wants. Kinds that are not asked for come as [`PointValue::Missing`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct Wanted {
     /// Numbers and their running totals.
     pub numbers: bool,
-    /// Counts and sums of explicit histograms.
-    pub histograms: bool,
+    /// Counts of explicit histograms.
+    pub counts: bool,
+    /// Their sums.
+    pub sums: bool,
     /// Their buckets.
     pub buckets: bool,
     /// Exponential and native histograms, summaries.
@@ -45,28 +47,38 @@ pub(super) struct Wanted {
     pub starts: bool,
     /// Least and greatest values.
     pub rest: bool,
+    /// Numbers of the series, which who reads rows in order knows.
+    pub numbered: bool,
 }
 
 impl Wanted {
     /// Everything.
     pub(super) const ALL: Self = Self {
         numbers: true,
-        histograms: true,
+        counts: true,
+        sums: true,
         buckets: true,
         details: true,
         exemplars: true,
         starts: true,
         rest: true,
+        numbered: true,
     };
 
     /// Names of the columns to read.
     fn columns(self) -> Vec<String> {
-        let mut columns = vec!["series", "time", "flags"];
+        let mut columns = vec!["time", "flags"];
+        if self.numbered {
+            columns.push("series");
+        }
         if self.numbers {
             columns.extend(["value", "value_whole", "value_int", "total", "total_whole"]);
         }
-        if self.histograms || self.buckets {
-            columns.extend(["count", "sum", "sum_whole", "totals"]);
+        if self.counts || self.sums || self.buckets {
+            columns.extend(["count", "totals"]);
+        }
+        if self.sums {
+            columns.extend(["sum", "sum_whole"]);
         }
         if self.buckets {
             columns.extend(["bounds", "bucket_counts"]);

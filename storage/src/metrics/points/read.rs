@@ -1,7 +1,7 @@
 //! Columns → points.
 
 use super::super::batch::{HistogramPoint, MetricKind, PointValue};
-use super::super::segment::SeriesTable;
+use super::super::segment::{SealedSeries, SeriesTable};
 use super::super::store::StoredPoint;
 use super::{SeriesPoints, bounds_from, bucket_column, exemplars_from, totals_from};
 use arrow::array::{
@@ -11,6 +11,7 @@ use arrow::array::{
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type, TimestampNanosecondType, UInt64Type};
 use rustc_hash::FxHashMap;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 fn damaged(what: &str) -> io::Error {
@@ -18,8 +19,8 @@ fn damaged(what: &str) -> io::Error {
 }
 
 /// Columns of one batch, as far as they were read and the file has them.
-struct Columns<'a> {
-    series: &'a Int32Array,
+pub(in crate::metrics) struct Columns<'a> {
+    series: Option<&'a Int32Array>,
     times: &'a TimestampNanosecondArray,
     flags: &'a Int32Array,
     starts: Option<&'a TimestampNanosecondArray>,
@@ -63,7 +64,7 @@ impl<'a> Doubles<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn new(batch: &'a RecordBatch) -> io::Result<Self> {
+    pub(in crate::metrics) fn new(batch: &'a RecordBatch) -> io::Result<Self> {
         let column = |name: &str| batch.column_by_name(name);
         let missing = || damaged("a point column is missing or of another type");
         let ints = |name: &str| column(name).and_then(|c| c.as_primitive_opt::<Int64Type>());
@@ -72,7 +73,7 @@ impl<'a> Columns<'a> {
         let times =
             |name: &str| column(name).and_then(|c| c.as_primitive_opt::<TimestampNanosecondType>());
         Ok(Self {
-            series: codes("series").ok_or_else(missing)?,
+            series: codes("series"),
             times: times("time").ok_or_else(missing)?,
             flags: codes("flags").ok_or_else(missing)?,
             starts: times("start_time"),
@@ -89,6 +90,86 @@ impl<'a> Columns<'a> {
             totals: texts("totals"),
             details: texts("detail"),
             exemplars: texts("exemplars"),
+        })
+    }
+
+    /// Times, Unix ns.
+    pub(in crate::metrics) fn times_ns(&self) -> &'a [i64] {
+        self.times.values()
+    }
+
+    /// When the counter behind a row began, Unix ns; 0 if that is not known or was not read.
+    pub(in crate::metrics) fn start_ns(&self, row: usize) -> u64 {
+        let starts = self.starts.filter(|starts| starts.is_valid(row));
+        starts.map_or(0, |starts| starts.value(row) as u64)
+    }
+
+    /// `DataPointFlags`
+    pub(in crate::metrics) fn flags(&self) -> &'a [i32] {
+        self.flags.values()
+    }
+
+    /// The value of a number that has no running total.
+    pub(in crate::metrics) fn number(&self, row: usize) -> Option<f64> {
+        self.value.get(row).or_else(|| Self::int(self.value_int, row).map(|value| value as f64))
+    }
+
+    /// Count of a histogram.
+    pub(in crate::metrics) fn count(&self, row: usize) -> Option<u64> {
+        Self::int(self.count, row).map(|count| count as u64)
+    }
+
+    /// Sum of a histogram.
+    pub(in crate::metrics) fn sum(&self, row: usize) -> Option<f64> {
+        self.sum.get(row)
+    }
+
+    /// Adds the counts of a bucket, one per row; a histogram without it adds none.
+    pub(in crate::metrics) fn add_bucket(
+        &self,
+        number: usize,
+        rows: Range<usize>,
+        sums: &mut [u64],
+    ) {
+        let Some(counts) = self.buckets.get(number).copied() else { return };
+        let counts = Int64Array::slice(counts, rows.start, rows.len());
+        match counts.nulls().filter(|nulls| nulls.null_count() > 0) {
+            None => {
+                let counts = counts.values().iter();
+                sums.iter_mut().zip(counts).for_each(|(sum, n)| *sum = sum.wrapping_add(*n as u64));
+            }
+            Some(nulls) => {
+                for row in nulls.valid_indices() {
+                    sums[row] = sums[row].wrapping_add(counts.value(row) as u64);
+                }
+            }
+        }
+    }
+
+    /// Whether the histograms of these rows have the bounds of their series, their buckets in columns and no running
+    /// totals.
+    pub(in crate::metrics) fn are_plain(&self, rows: &Range<usize>) -> bool {
+        fn none<A: Array>(column: Option<&A>, rows: &Range<usize>) -> bool {
+            column.is_none_or(|column| {
+                column.null_count() == column.len() || rows.clone().all(|row| column.is_null(row))
+            })
+        }
+        none(self.bounds, rows) && none(self.totals, rows) && none(self.bucket_lists, rows)
+    }
+
+    /// A row as a point of its series.
+    pub(in crate::metrics) fn point(
+        &self,
+        row: usize,
+        sealed: &SealedSeries,
+    ) -> io::Result<StoredPoint> {
+        Ok(StoredPoint {
+            time_ns: self.times.value(row) as u64,
+            start_ns: self.start_ns(row),
+            flags: self.flags.value(row) as u32,
+            value: self.value(row, sealed.meta.metric.kind, &sealed.bounds)?,
+            total: self.total.get(row),
+            exemplars: Self::text(self.exemplars, row).map(exemplars_from).unwrap_or_default(),
         })
     }
 
@@ -156,9 +237,10 @@ pub(in crate::metrics) fn decode(
     out: &mut SeriesPoints,
 ) -> io::Result<()> {
     let columns = Columns::new(batch)?;
+    let numbers = columns.series.ok_or_else(|| damaged("the column of series is missing"))?;
     let mut last: Option<(i32, Option<usize>)> = None;
     for row in 0..batch.num_rows() {
-        let number = columns.series.value(row);
+        let number = numbers.value(row);
         let slot = match last {
             Some((known, slot)) if known == number => slot,
             _ => slot_of.get(&number).copied(),
@@ -169,19 +251,7 @@ pub(in crate::metrics) fn decode(
             .series
             .get(number as usize)
             .ok_or_else(|| damaged("a point of a series that is not in the table"))?;
-        out[slot].1.push(StoredPoint {
-            time_ns: columns.times.value(row) as u64,
-            start_ns: columns
-                .starts
-                .filter(|starts| starts.is_valid(row))
-                .map_or(0, |starts| starts.value(row) as u64),
-            flags: columns.flags.value(row) as u32,
-            value: columns.value(row, sealed.meta.metric.kind, &sealed.bounds)?,
-            total: columns.total.get(row),
-            exemplars: Columns::text(columns.exemplars, row)
-                .map(exemplars_from)
-                .unwrap_or_default(),
-        });
+        out[slot].1.push(columns.point(row, sealed)?);
     }
     Ok(())
 }

@@ -56,6 +56,10 @@ struct Options {
     /// queries are measured on it. Wants `--start` and `--only all`
     #[arg(long, requires = "start")]
     reuse: Option<PathBuf>,
+    /// Only asks the queries of the signals of --only, over a data directory that an earlier run left with --keep and
+    /// the same seed, scale and --start
+    #[arg(long)]
+    over: Option<PathBuf>,
     /// Further arguments for `trefoil serve`
     #[arg(last = true)]
     serve: Vec<String>,
@@ -113,6 +117,13 @@ async fn measure(
         }
         limits::of_disk(&options.dir, report)?;
     }
+    let known = Known { shop: &shop, logs: &log_facts, metrics: &metric_facts };
+    if let Some(data_dir) = &options.over {
+        let server = Server::start(program, data_dir).await?;
+        queries::run(&server, &known, &wanted, report).await?;
+        server.stop().await?;
+        return Ok(());
+    }
     for (name, requests) in signals {
         if wanted(&format!("path-{name}")) {
             path::run(name, requests, &fresh_dir(options)?.path().join("data"), report).await?;
@@ -124,7 +135,6 @@ async fn measure(
         }
     }
     if wanted("all") {
-        let known = Known { shop: &shop, logs: &log_facts, metrics: &metric_facts };
         together(options, program, &signals, &known, report).await?;
     }
     Ok(())
@@ -265,7 +275,7 @@ async fn restarts_and_queries(
     report.add(row("idle RSS, empty", "MiB", empty.1).at_most(30.0));
     report.add(row("idle RSS, with this data", "MiB", full.1).at_most(60.0));
     let server = Server::start(program, data_dir).await?;
-    queries::run(&server, known, report).await?;
+    queries::run(&server, known, &|_| true, report).await?;
     report.add(Row::plain("queries", "RSS after them", "MiB", server.memory_mib("VmRSS")?));
     server.stop().await?;
     Ok(())

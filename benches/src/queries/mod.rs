@@ -37,12 +37,23 @@ struct Set<'a> {
 }
 
 /// Asks everything and adds a row for each percentile.
-pub async fn run(server: &Server, known: &Known<'_>, report: &mut Report) -> anyhow::Result<()> {
-    let sets = [traces::sets(known), logs::sets(known), metrics::sets(known)];
+///
+/// * `wanted`: whether a signal is asked about.
+pub async fn run(
+    server: &Server,
+    known: &Known<'_>,
+    wanted: &dyn Fn(&str) -> bool,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let sets = [
+        if wanted("traces") { traces::sets(known) } else { Vec::new() },
+        if wanted("logs") { logs::sets(known) } else { Vec::new() },
+        if wanted("metrics") { metrics::sets(known) } else { Vec::new() },
+    ];
     let mut client = Client::connect(server.http).await?;
     let cpu_before = server.cpu_seconds()?;
     for set in sets.into_iter().flatten() {
-        ask(&mut client, set, report).await?;
+        ask(server, &mut client, set, report).await?;
     }
     let cpu = server.cpu_seconds()? - cpu_before;
     report.add(Row::plain("queries", "all of them", "CPU-s", cpu));
@@ -50,8 +61,14 @@ pub async fn run(server: &Server, known: &Known<'_>, report: &mut Report) -> any
     Ok(())
 }
 
-async fn ask(client: &mut Client, set: Set<'_>, report: &mut Report) -> anyhow::Result<()> {
-    let (mut times, mut right, mut asked) = (Vec::new(), 0, 0);
+async fn ask(
+    server: &Server,
+    client: &mut Client,
+    set: Set<'_>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let cpu_before = server.cpu_seconds()?;
+    let (mut times, mut right, mut asked) = (Vec::new(), 0, 0u32);
     let mut first_fault: Option<String> = None;
     for _ in 0..ROUNDS {
         for query in &set.queries {
@@ -73,6 +90,7 @@ async fn ask(client: &mut Client, set: Set<'_>, report: &mut Report) -> anyhow::
             }
         }
     }
+    let cpu_ms = (server.cpu_seconds()? - cpu_before) * 1e3 / f64::from(asked);
     if let Some(fault) = first_fault {
         eprintln!("  wrong answer: {fault}");
     }
@@ -89,6 +107,7 @@ async fn ask(client: &mut Client, set: Set<'_>, report: &mut Report) -> anyhow::
     report.add(with_goal(row(50.0), set.goals.0).note(note));
     report.add(with_goal(row(95.0), set.goals.1));
     report.add(row(99.0));
+    report.add(Row::plain("queries", &format!("{}, CPU each", set.name), "ms", cpu_ms));
     Ok(())
 }
 

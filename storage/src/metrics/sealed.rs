@@ -26,6 +26,7 @@ const ROWS_PER_THREAD: usize = 1 << 13;
 
 /// A series to read.
 struct Job<'s> {
+    number: u32,
     series: &'s SealedSeries,
     /// Its parts that pass.
     shown: Arc<[Shown]>,
@@ -43,6 +44,14 @@ struct Piece<'j, 's> {
     starts: Vec<(i64, i64)>,
     /// What no column alone tells.
     points: Vec<StoredPoint>,
+    /// That more columns are needed than were read.
+    again: bool,
+}
+
+impl<'j, 's> Piece<'j, 's> {
+    fn new(job: &'j Job<'s>) -> Self {
+        Self { job, made: Vec::new(), starts: Vec::new(), points: Vec::new(), again: false }
+    }
 }
 
 /// Samples of one Prometheus series.
@@ -100,7 +109,7 @@ pub(super) fn gather(
         }
         let has_buckets = passing.iter().any(|at| shown[*at].part == Part::Bucket);
         let buckets = has_buckets.then(|| judge.buckets(&series.bounds));
-        jobs.push(Job { series, shown, passing, buckets });
+        jobs.push(Job { number: *number, series, shown, passing, buckets });
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let parts = in_parts(&jobs, ROWS_AT_ONCE, |job| job.series.rows.len());
@@ -118,6 +127,9 @@ pub(super) fn gather(
                     out.begin(at, &piece.starts);
                     out.add(at, &times, values);
                 }
+                if piece.again {
+                    others.push(piece.job.number);
+                }
                 if !piece.points.is_empty() {
                     derive(&series.meta, &piece.points, asked, judge, out);
                 }
@@ -125,6 +137,8 @@ pub(super) fn gather(
             }
         }
     }
+    others.sort_unstable();
+    others.dedup();
     Ok(others)
 }
 
@@ -137,6 +151,10 @@ fn wanted(jobs: &[Job<'_>], read: Read) -> Wanted {
         for at in &job.passing {
             match (job.shown[*at].part, read) {
                 (Part::Sum, _) => wanted.sums = true,
+                // Buckets show by their bounds.
+                (Part::Bucket, Read::Presence) => wanted.bounds = true,
+                // A sender may mark a series as gone by a value, too.
+                (Part::Whole, Read::Presence) => wanted.fractions = true,
                 (_, Read::Presence) => {}
                 (Part::Bucket, _) => wanted.buckets = true,
                 _ if histogram => wanted.counts = true,
@@ -226,9 +244,11 @@ impl Shared<'_> {
         self.meter.check()?;
         self.meter.samples((rows.len() * (job.passing.len() + buckets)) as u64)?;
         if !columns.are_plain(&rows) {
+            if self.read == Read::Presence {
+                return Ok(Piece { again: true, ..Piece::new(job) });
+            }
             let points = rows.map(|row| columns.point(row, job.series));
-            let points = points.collect::<io::Result<_>>()?;
-            return Ok(Piece { job, made: Vec::new(), starts: Vec::new(), points });
+            return Ok(Piece { points: points.collect::<io::Result<_>>()?, ..Piece::new(job) });
         }
         let times = Arc::new(times_ns.iter().map(|ns| time_ms(*ns)).collect::<Vec<i64>>());
         let flags = &columns.flags()[rows.clone()];
@@ -262,13 +282,14 @@ impl Shared<'_> {
             let known = of_rows.filter(|(_, start_ns)| *start_ns > 0);
             starts.extend(known.map(|(time, start_ns)| (time, (start_ns / 1_000_000) as i64)));
         }
-        Ok(Piece { job, made, starts, points: Vec::new() })
+        Ok(Piece { made, starts, ..Piece::new(job) })
     }
 
     fn value(&self, part: Part, columns: &Columns<'_>, row: usize) -> Option<f64> {
         match part {
             Part::Sum => columns.sum(row),
-            _ if self.read == Read::Presence => Some(1.0),
+            Part::Whole if self.read == Read::Presence => columns.number(row).or(Some(1.0)),
+            Part::Count if self.read == Read::Presence => Some(1.0),
             Part::Count => columns.count(row).map(|count| count as f64),
             Part::Whole => columns.number(row),
             Part::Bucket | Part::Quantile => None,

@@ -113,10 +113,12 @@ fn shown(store: &MetricStore) -> Vec<String> {
     {
         let floats: Vec<(i64, u64)> =
             series.floats.iter().map(|(time, value)| (time, value.to_bits())).collect();
-        out.push(format!(
-            "{:?} {floats:?} {:?} {:?}",
-            series.labels, series.histograms, series.starts
-        ));
+        let has_sample = |(time, _): &&(i64, i64)| {
+            series.floats.times.contains(time)
+                || series.histograms.iter().any(|(of_sample, _)| of_sample == time)
+        };
+        let starts: Vec<&(i64, i64)> = series.starts.iter().filter(has_sample).collect();
+        out.push(format!("{:?} {floats:?} {:?} {:?}", series.labels, series.histograms, starts));
     }
     for series in store.exemplars(&[&everything], 0, i64::MAX, &Unmetered).unwrap() {
         out.push(format!("{:?} {:?}", series.labels, series.exemplars));
@@ -134,6 +136,20 @@ fn shown(store: &MetricStore) -> Vec<String> {
     }
     out.sort();
     out
+}
+
+/// When there are samples in a store: label sets with times and with which of them say that there is no value any more.
+fn present(store: &MetricStore, read: Read) -> Vec<String> {
+    let found = store.select(&[&Name(None)], 0, i64::MAX, read, &Unmetered).unwrap();
+    let shown = found.into_iter().map(|series| {
+        let stale = |value: f64| value.to_bits() == STALE_BITS;
+        let floats: Vec<(i64, bool)> =
+            series.floats.iter().map(|(time, value)| (time, stale(value))).collect();
+        format!("{:?} {floats:?} {:?}", series.labels, series.histograms)
+    });
+    let mut shown: Vec<String> = shown.collect();
+    shown.sort();
+    shown
 }
 
 /// The first line in which two answers differ.
@@ -354,6 +370,9 @@ proptest! {
         bench.reopen();
         prop_assert_eq!(unlike(&shown(&bench.store), &expected), None, "reopened");
         prop_assert_eq!(unlike(&shown(&bench.store), &expected), None, "from kept columns");
+        let expected = present(&hot.store, Read::Samples { starts: false });
+        let got = present(&bench.store, Read::Presence);
+        prop_assert_eq!(unlike(&got, &expected), None, "presence alone");
     }
 }
 

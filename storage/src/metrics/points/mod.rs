@@ -35,12 +35,16 @@ pub(super) type SeriesPoints = Vec<(Arc<SeriesMeta>, Vec<StoredPoint>)>;
 pub(super) struct Wanted {
     /// Numbers and their running totals.
     pub numbers: bool,
+    /// Of numbers only those that are no integers, staleness markers among them.
+    pub fractions: bool,
     /// Counts of explicit histograms.
     pub counts: bool,
     /// Their sums.
     pub sums: bool,
     /// Their buckets.
     pub buckets: bool,
+    /// Their bounds, where these are others than those of the series.
+    pub bounds: bool,
     /// Exponential and native histograms, summaries.
     pub details: bool,
     pub exemplars: bool,
@@ -55,9 +59,11 @@ impl Wanted {
     /// Everything.
     pub(super) const ALL: Self = Self {
         numbers: true,
+        fractions: true,
         counts: true,
         sums: true,
         buckets: true,
+        bounds: true,
         details: true,
         exemplars: true,
         starts: true,
@@ -72,7 +78,10 @@ impl Wanted {
             columns.push("series");
         }
         if self.numbers {
-            columns.extend(["value", "value_whole", "value_int", "total", "total_whole"]);
+            columns.extend(["value_whole", "value_int", "total", "total_whole"]);
+        }
+        if self.numbers || self.fractions {
+            columns.push("value");
         }
         if self.counts || self.sums || self.buckets {
             columns.extend(["count", "totals"]);
@@ -81,7 +90,10 @@ impl Wanted {
             columns.extend(["sum", "sum_whole"]);
         }
         if self.buckets {
-            columns.extend(["bounds", "bucket_counts"]);
+            columns.push("bucket_counts");
+        }
+        if self.buckets || self.bounds {
+            columns.push("bounds");
         }
         if self.details {
             columns.push("detail");

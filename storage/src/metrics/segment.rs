@@ -18,7 +18,7 @@ use arrow::array::{
     RecordBatch, StringArray, TimestampNanosecondArray,
 };
 use arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType, UInt64Type};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use arrow::error::ArrowError;
 use parquet::file::properties::WriterProperties;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
@@ -316,7 +316,7 @@ impl MetricSegment {
         &self,
         wanted: Wanted,
         rows: &[Range<usize>],
-    ) -> io::Result<ParquetRecordBatchReader> {
+    ) -> io::Result<impl Iterator<Item = Result<RecordBatch, ArrowError>>> {
         let columns = points::columns(wanted);
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
         self.points.read(&columns, Some(rows))

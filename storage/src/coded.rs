@@ -19,6 +19,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, OffsetIndexBuilder};
 use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::file::writer::{SerializedPageWriter, SerializedRowGroupWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
+use rustc_hash::FxHashMap;
 use std::io::Write;
 use zstd::bulk::Compressor;
 
@@ -45,13 +46,18 @@ impl<'a> CodedColumn<'a> {
             return None;
         }
         let mut places = vec![u32::MAX; texts.len()];
+        // Two numbers may stand for equal texts (resources of one service); readers take a dictionary's for distinct.
+        let mut by_text: FxHashMap<&str, u32> = FxHashMap::default();
         let (mut used, mut bytes) = (Vec::new(), 0);
         let codes = array.keys().values().iter().map(|code| {
             let place = &mut places[*code as usize];
             if *place == u32::MAX {
-                *place = used.len() as u32;
-                used.push(*code as u32);
-                bytes += size_of::<u32>() + texts.value(*code as usize).len();
+                let text = texts.value(*code as usize);
+                *place = *by_text.entry(text).or_insert_with(|| {
+                    used.push(*code as u32);
+                    bytes += size_of::<u32>() + text.len();
+                    used.len() as u32 - 1
+                });
             }
             *place
         });
@@ -279,6 +285,17 @@ mod tests {
             // Runs of all lengths that begin anywhere.
             check(5, |row| (row as f64).sqrt() as usize % 5, rows);
         }
+    }
+
+    #[test]
+    fn equal_texts_of_two_numbers_are_one_entry() {
+        let values = StringArray::from(vec!["cart", "shop", "cart"]);
+        let array =
+            DictionaryArray::<Int32Type>::try_new(vec![2, 1, 0, 2].into(), Arc::new(values));
+        let array = array.unwrap();
+        let coded = CodedColumn::of(&array).unwrap();
+        assert_eq!(coded.used_texts().collect::<Vec<_>>(), ["cart", "shop"]);
+        assert_eq!(coded.codes, [0, 1, 0, 0]);
     }
 
     #[test]

@@ -117,7 +117,8 @@ fn by_size_the_directory_stays_within_5_percent_of_its_limit_while_records_come_
     let now_ns = otlp::now_ns();
     let (mut number, mut written) = (0, 0);
     let (mut highest, mut lowest) = (0, u64::MAX);
-    let mut paced: Option<(Instant, u64)> = None;
+    let begun = Instant::now();
+    let mut due = Duration::ZERO;
     // What had come in when the first data went.
     let mut full: Option<u64> = None;
     while full.is_none_or(|before| written - before <= limit / 4) {
@@ -137,7 +138,8 @@ fn by_size_the_directory_stays_within_5_percent_of_its_limit_while_records_come_
             });
         }
         let body = request.encode_to_vec();
-        written += body.len() as u64;
+        let bytes = body.len() as u64;
+        written += bytes;
         opened.append(FrameKind::OtlpLogs, body);
         let taken = taken(dir.path());
         highest = highest.max(taken);
@@ -145,16 +147,11 @@ fn by_size_the_directory_stays_within_5_percent_of_its_limit_while_records_come_
             full.get_or_insert(written);
             lowest = lowest.min(taken);
         }
-        // As fast as it goes until the directory is nearly full, then a hundredth of the limit in a second: a seal
-        // every half second is half of that.
-        match paced {
-            None if taken > limit * 94 / 100 => paced = Some((Instant::now(), written)),
-            None => {}
-            Some((since, before)) => {
-                let due = (written - before) as f64 / (limit / 100) as f64;
-                thread::sleep(Duration::from_secs_f64(due).saturating_sub(since.elapsed()));
-            }
-        }
+        // A twentieth of the limit in a second until the directory is full, then a hundredth. Faster than data are
+        // sealed, segments would grow to whole percents of such a small directory, and go as a whole.
+        let a_second = if full.is_none() { limit / 20 } else { limit / 100 };
+        due += Duration::from_secs_f64(bytes as f64 / a_second as f64);
+        thread::sleep(due.saturating_sub(begun.elapsed()));
     }
     eprintln!("{written} bytes came in; limit {limit}: between {lowest} and {highest} bytes");
     let percent = |bytes: u64| bytes as f64 * 100.0 / limit as f64;

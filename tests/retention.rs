@@ -147,9 +147,10 @@ fn by_size_the_directory_stays_within_5_percent_of_its_limit_while_records_come_
             full.get_or_insert(written);
             lowest = lowest.min(taken);
         }
-        // A twentieth of the limit in a second until the directory is full, then a hundredth. Faster than data are
-        // sealed, segments would grow to whole percents of such a small directory, and go as a whole.
-        let a_second = if full.is_none() { limit / 20 } else { limit / 100 };
+        // A thirtieth of the limit in a second until the directory is nearly full, then a hundredth. Faster than data
+        // are sealed, segments would grow to whole percents of such a small directory, and go as a whole.
+        let nearly_full = full.is_some() || taken > limit * 9 / 10;
+        let a_second = if nearly_full { limit / 100 } else { limit / 30 };
         due += Duration::from_secs_f64(bytes as f64 / a_second as f64);
         thread::sleep(due.saturating_sub(begun.elapsed()));
     }

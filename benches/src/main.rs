@@ -15,6 +15,7 @@ use anyhow::Context;
 use clap::Parser;
 use corpus::{Requests, Settings, Shop, metrics::SERIES_PER_POD};
 use ingest::Run;
+use load::Load;
 use queries::Known;
 use report::{Report, Row};
 use server::{Program, Server};
@@ -193,15 +194,7 @@ async fn one_signal(
     let until = records / run.cpu_until_acknowledged_s;
     report.add(row("per CPU-second, until the last is acknowledged", "records", until));
     report.add(row("per second", "records", records / run.load.wall.as_secs_f64()));
-    let times = &run.load.acknowledged;
-    report.add(
-        row("acknowledged, p50", "ms", times.percentile_ms(50.0)).at_most(12.0).note(format!(
-            "{} requests, {} refused",
-            times.len(),
-            run.load.refused
-        )),
-    );
-    report.add(row("acknowledged, p99", "ms", times.percentile_ms(99.0)).at_most(50.0));
+    add_acknowledged(name, &run.load, report);
     let on_disk = match name {
         "spans" => run.bytes_of(&["spans", "red"]) as f64,
         _ => run.bytes_of(&[name]) as f64,
@@ -222,6 +215,18 @@ async fn one_signal(
     Ok(())
 }
 
+/// How long acknowledgements took, after the sync.
+fn add_acknowledged(section: &str, load: &Load, report: &mut Report) {
+    let row = |figure: &str, value| Row::plain(section, figure, "ms", value);
+    let times = &load.acknowledged;
+    report.add(row("acknowledged, p50", times.percentile_ms(50.0)).at_most(12.0).note(format!(
+        "{} requests, {} refused",
+        times.len(),
+        load.refused
+    )));
+    report.add(row("acknowledged, p99", times.percentile_ms(99.0)).at_most(50.0));
+}
+
 /// All three at once, then restarts and queries over what they left.
 async fn together(
     options: &Options,
@@ -237,19 +242,12 @@ async fn together(
     let data_dir = dir.path().join("data");
     let run = ingest::run(program, &data_dir, signals).await?;
     let records: u64 = signals.iter().map(|(_, requests)| requests.records).sum();
-    let row = |figure: &str, unit, value| Row::plain("all signals at once", figure, unit, value);
+    let section = "all signals at once";
+    let row = |figure: &str, unit, value| Row::plain(section, figure, unit, value);
     report.add(row("peak RSS", "MiB", run.peak_rss_mib).at_most(400.0));
     report.add(row("per CPU-second, to idle", "records", records as f64 / run.cpu_s));
     report.add(row("per second", "records", records as f64 / run.load.wall.as_secs_f64()));
-    let times = &run.load.acknowledged;
-    report.add(
-        row("acknowledged, p50", "ms", times.percentile_ms(50.0)).at_most(12.0).note(format!(
-            "{} requests, {} refused",
-            times.len(),
-            run.load.refused
-        )),
-    );
-    report.add(row("acknowledged, p99", "ms", times.percentile_ms(99.0)).at_most(50.0));
+    add_acknowledged(section, &run.load, report);
     let first = (run.ready_empty, run.idle_empty_mib);
     restarts_and_queries(program, dir.path(), &data_dir, Some(first), known, report).await
 }

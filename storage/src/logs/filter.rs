@@ -79,6 +79,23 @@ pub enum LogFilter {
     SeverityText(Box<str>),
 }
 
+/// "And" (`decisive` is false) and "or" (it is true) over parts of which some are not known, by Kleene's logic: one
+/// decisive part decides, else everything must be known.
+pub(super) fn until_decided(
+    decisive: bool,
+    parts: impl Iterator<Item = Option<bool>>,
+) -> Option<bool> {
+    let mut outcome = Some(!decisive);
+    for part in parts {
+        match part {
+            Some(value) if value == decisive => return Some(decisive),
+            Some(_) => {}
+            None => outcome = None,
+        }
+    }
+    outcome
+}
+
 impl LogFilter {
     /// Words next to each other in a field's text. Text without a word fits everything.
     pub fn words(field: Field, text: &str) -> Self {
@@ -207,26 +224,10 @@ impl LogFilter {
     pub fn matches_group(&self, group: &GroupFacts<'_>) -> Option<bool> {
         match self {
             Self::And(all) => {
-                let mut known = Some(true);
-                for filter in all {
-                    match filter.matches_group(group) {
-                        Some(false) => return Some(false),
-                        Some(true) => {}
-                        None => known = None,
-                    }
-                }
-                known
+                until_decided(false, all.iter().map(|filter| filter.matches_group(group)))
             }
             Self::Or(any) => {
-                let mut known = Some(false);
-                for filter in any {
-                    match filter.matches_group(group) {
-                        Some(true) => return Some(true),
-                        Some(false) => {}
-                        None => known = None,
-                    }
-                }
-                known
+                until_decided(true, any.iter().map(|filter| filter.matches_group(group)))
             }
             Self::Not(inner) => inner.matches_group(group).map(|fits| !fits),
             Self::Words(Field::Body, needle) => needle.is_in_pattern(group.pattern?),

@@ -1,6 +1,6 @@
 //! What the groups and indexes of a segment say to a filter, before any row is read.
 
-use super::filter::{Field, LogFilter};
+use super::filter::{Field, LogFilter, until_decided};
 use super::groups::Groups;
 use super::scan::Visitor;
 use super::sealed::{LogSegment, Outline};
@@ -143,27 +143,9 @@ impl<'a> Asked<'a> {
     fn of(&mut self, number: u32, groups: &Groups) -> Option<bool> {
         match self {
             Self::And(all) => {
-                let mut known = Some(true);
-                for one in all {
-                    match one.of(number, groups) {
-                        Some(false) => return Some(false),
-                        Some(true) => {}
-                        None => known = None,
-                    }
-                }
-                known
+                until_decided(false, all.iter_mut().map(|one| one.of(number, groups)))
             }
-            Self::Or(any) => {
-                let mut known = Some(false);
-                for one in any {
-                    match one.of(number, groups) {
-                        Some(true) => return Some(true),
-                        Some(false) => {}
-                        None => known = None,
-                    }
-                }
-                known
-            }
+            Self::Or(any) => until_decided(true, any.iter_mut().map(|one| one.of(number, groups))),
             Self::Not(inner) => inner.of(number, groups).map(|fits| !fits),
             Self::Leaf { filter, part, known } => {
                 let group = &groups.groups[number as usize];

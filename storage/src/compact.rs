@@ -25,9 +25,9 @@ const MEMORY_FACTOR: u64 = 16;
 /// A partition this long past its end gets few new rows: its leftovers are merged too.
 const SETTLED_NS: u64 = 600_000_000_000;
 
-/// Leftovers of a settled partition wait until nothing was sealed for this long: while old data are loaded, each
-/// seal would else be merged with all that came before it.
-const CALM: Duration = Duration::from_secs(15);
+/// Leftovers of a settled partition wait until no seal brought it rows for this long: while old data are loaded, each
+/// seal would else be merged with all that came before it. Data of today flow in elsewhere and delay nothing.
+pub(crate) const CALM: Duration = Duration::from_secs(15);
 
 /// After a failed merge nothing is merged for this long.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(30);
@@ -40,6 +40,7 @@ impl Inner {
     pub(crate) fn run_compactor(&self) {
         let mut clock = Clock::new();
         let mut paused: Option<Instant> = None;
+        let begun = Instant::now();
         while !self.stopping.load(Ordering::Acquire) {
             let started = Instant::now();
             self.measure_disk();
@@ -51,7 +52,11 @@ impl Inner {
             let mut worked = false;
             if paused.is_none_or(|since| since.elapsed() > PAUSE_AFTER_FAILURE) {
                 paused = None;
-                let calm = self.last_seal.lock().elapsed() > CALM;
+                // What was sealed before the start is not known: every partition may still be filling.
+                let stirred = self.stirred.lock().clone();
+                let calm = |partition_ns: u64| {
+                    stirred.get(&partition_ns).unwrap_or(&begun).elapsed() > CALM
+                };
                 match self.compact_one(calm) {
                     Ok(merged) => worked = merged,
                     Err(error) => {
@@ -77,22 +82,26 @@ impl Inner {
     /// Whether segments are being merged, or will be without new data coming in.
     pub(crate) fn merge_is_due(&self) -> bool {
         self.maintaining.try_lock().is_none()
-            || pick(&self.manifest.lock().segments, now_ns(), self.merge_limits()).is_some()
+            || pick(&self.manifest.lock().segments, now_ns(), |_| true, self.merge_limits())
+                .is_some()
             || self.stores.signals().iter().any(|store| store.outgrown(now_ns()).is_some())
     }
 
     /// Merges one group of segments, if any is worth it.
     ///
-    /// * `calm`: leftovers of settled partitions too.
-    pub(crate) fn compact_one(&self, calm: bool) -> io::Result<bool> {
+    /// * `calm`: whether a partition, told by its start, gets no rows by seals: its leftovers may be merged.
+    pub(crate) fn compact_one(&self, calm: impl Fn(u64) -> bool) -> io::Result<bool> {
         let _maintaining = self.maintaining.lock();
         let group = {
             // Stores hold exactly what the manifest lists while no change is on its way.
             let _changing = self.changing.lock();
-            // Before 1970 nothing has settled.
-            let now_ns = if calm { now_ns() } else { 0 };
-            let picked = pick(&self.manifest.lock().segments, now_ns, self.merge_limits());
-            picked.or_else(|| self.stores.signals().iter().find_map(|s| s.outgrown(now_ns)))
+            let now_ns = now_ns();
+            let picked = pick(&self.manifest.lock().segments, now_ns, &calm, self.merge_limits());
+            picked.or_else(|| {
+                let stores = self.stores.signals();
+                let mut due = stores.iter().filter_map(|store| store.outgrown(now_ns));
+                due.find(|group| calm(group[0].partition_ns))
+            })
         };
         let Some(group) = group else { return Ok(false) };
         let started = Instant::now();
@@ -156,8 +165,13 @@ struct Limits {
 }
 
 /// Chooses segments of one signal and partition to merge: four or more of one level, or what is left of a partition
-/// that has settled.
-fn pick(segments: &[SegmentMeta], now_ns: u64, limits: Limits) -> Option<Vec<SegmentMeta>> {
+/// that has settled and is calm.
+fn pick(
+    segments: &[SegmentMeta],
+    now_ns: u64,
+    calm: impl Fn(u64) -> bool,
+    limits: Limits,
+) -> Option<Vec<SegmentMeta>> {
     let mut groups: BTreeMap<(Signal, u64), Vec<&SegmentMeta>> = BTreeMap::new();
     for meta in segments {
         groups.entry((meta.signal, meta.partition_ns)).or_default().push(meta);
@@ -167,7 +181,8 @@ fn pick(segments: &[SegmentMeta], now_ns: u64, limits: Limits) -> Option<Vec<Seg
         let in_memory = if signal == Signal::Spans { u64::MAX } else { limits.bytes_in_memory };
         let bytes_max = limits.bytes.min(in_memory);
         group.sort_by_key(|meta| (meta.level, meta.rows));
-        let settled = partition_ns.saturating_add(PARTITION_NS + SETTLED_NS) < now_ns;
+        let settled =
+            partition_ns.saturating_add(PARTITION_NS + SETTLED_NS) < now_ns && calm(partition_ns);
         let mut start = 0;
         while start < group.len() {
             let level = group[start].level;
@@ -213,23 +228,36 @@ mod tests {
     fn four_of_a_level_are_merged_and_three_are_not() {
         let now = PARTITION_NS;
         let three: Vec<_> = (0..3).map(|id| meta(id, 0, 10)).collect();
-        assert_eq!(pick(&three, now, LIMITS), None);
+        assert_eq!(pick(&three, now, |_| true, LIMITS), None);
         let four: Vec<_> = (0..4).map(|id| meta(id, 0, 10)).collect();
-        assert_eq!(pick(&four, now, LIMITS).unwrap().len(), 4);
+        assert_eq!(pick(&four, now, |_| true, LIMITS).unwrap().len(), 4);
     }
 
     #[test]
     fn a_settled_partition_ends_as_one_segment() {
         let now = PARTITION_NS * 3;
-        assert_eq!(pick(&[meta(1, 0, 10), meta(2, 3, 99)], now, LIMITS).unwrap().len(), 2);
-        assert_eq!(pick(&[meta(1, 4, 109)], now, LIMITS), None);
+        assert_eq!(
+            pick(&[meta(1, 0, 10), meta(2, 3, 99)], now, |_| true, LIMITS).unwrap().len(),
+            2
+        );
+        assert_eq!(pick(&[meta(1, 4, 109)], now, |_| true, LIMITS), None);
+    }
+
+    #[test]
+    fn leftovers_of_one_partition_do_not_wait_for_another() {
+        let now = PARTITION_NS * 9;
+        let mut segments = vec![meta(1, 0, 10), meta(2, 3, 99), meta(3, 0, 10), meta(4, 3, 99)];
+        segments[2..].iter_mut().for_each(|meta| meta.partition_ns = PARTITION_NS);
+        let picked = pick(&segments, now, |partition_ns| partition_ns > 0, LIMITS).unwrap();
+        assert_eq!(picked, segments[2..], "rows still flow into the first");
+        assert_eq!(pick(&segments, now, |_| false, LIMITS), None);
     }
 
     #[test]
     fn merges_stay_below_the_limits_of_rows_and_bytes() {
         let now = PARTITION_NS * 3;
         let big: Vec<_> = (0..4).map(|id| meta(id, 1, ROWS_MAX - 1)).collect();
-        assert_eq!(pick(&big, now, LIMITS), None);
+        assert_eq!(pick(&big, now, |_| true, LIMITS), None);
         let mut heavy: Vec<_> = (0..4).map(|id| meta(id, 1, 10)).collect();
         for meta in &mut heavy {
             meta.signal = Signal::Logs;
@@ -240,10 +268,18 @@ mod tests {
             };
             meta.files.push(file);
         }
-        assert_eq!(pick(&heavy, now, LIMITS).unwrap().len(), 2);
+        assert_eq!(pick(&heavy, now, |_| true, LIMITS).unwrap().len(), 2);
         heavy.iter_mut().for_each(|meta| meta.signal = Signal::Spans);
-        assert_eq!(pick(&heavy, now, LIMITS).unwrap().len(), 4, "spans are merged piece by piece");
+        assert_eq!(
+            pick(&heavy, now, |_| true, LIMITS).unwrap().len(),
+            4,
+            "spans are merged piece by piece"
+        );
         let limited = Limits { bytes: 1 << 20, ..LIMITS };
-        assert_eq!(pick(&heavy, now, limited).unwrap().len(), 2, "a directory's limit is for all");
+        assert_eq!(
+            pick(&heavy, now, |_| true, limited).unwrap().len(),
+            2,
+            "a directory's limit is for all"
+        );
     }
 }

@@ -154,6 +154,7 @@ fn prepare(config: Config, stores: Arc<dyn StoreSet>) -> io::Result<Arc<Inner>> 
         mend_stats: Default::default(),
         stopping: Arc::default(),
         last_seal: Mutex::new(Instant::now()),
+        stirred: Mutex::default(),
         free_bytes: AtomicU64::new(u64::MAX),
         reserve_bytes: AtomicU64::new(0),
         duplicate_requests: AtomicU64::new(0),

@@ -8,6 +8,7 @@
 //! for sealed.
 
 use crate::commit::Change;
+use crate::compact::CALM;
 use crate::segment::{SegmentDir, SegmentMeta};
 use crate::store::{Cut, Inner};
 use crate::wal::writer::Applying;
@@ -76,7 +77,12 @@ impl Inner {
         let added = written.inspect_err(|_| job.discard())?;
         self.commit(&Change::Seal { added: &added, cut }, &job)?;
         *sealing = None;
-        *self.last_seal.lock() = Instant::now();
+        let now = Instant::now();
+        *self.last_seal.lock() = now;
+        let mut stirred = self.stirred.lock();
+        stirred.retain(|_, last| last.elapsed() <= CALM);
+        stirred.extend(added.iter().map(|meta| (meta.partition_ns, now)));
+        drop(stirred);
         self.seals.fetch_add(1, Ordering::Relaxed);
         self.wal_stats.rotate.store(true, Ordering::Release);
         tracing::debug!(

@@ -17,6 +17,7 @@ use crate::wal::frame;
 use crate::wal::writer::{Applying, Order, Queued, WriterStats};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -119,6 +120,8 @@ pub(crate) struct Inner {
     /// Also gives up a merge that is under way.
     pub stopping: Arc<AtomicBool>,
     pub last_seal: Mutex<Instant>,
+    /// Start of each partition that got rows by a seal within [`crate::compact::CALM`], and when it last did.
+    pub stirred: Mutex<BTreeMap<u64, Instant>>,
     pub free_bytes: AtomicU64,
     pub reserve_bytes: AtomicU64,
     pub duplicate_requests: AtomicU64,
@@ -296,7 +299,7 @@ impl Store {
     /// Runs retention and compaction until nothing is left to do. Blocks.
     pub fn compact_now(&self) -> io::Result<()> {
         self.inner.expire()?;
-        while self.inner.compact_one(true)? {}
+        while self.inner.compact_one(|_| true)? {}
         Ok(())
     }
 

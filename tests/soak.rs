@@ -104,15 +104,19 @@ async fn hours_of_load_leave_use_flat_and_percentiles_exact() {
 fn flat(uses: &[Use]) {
     let third = uses.len() / 3;
     let highest = |uses: &[Use], of: fn(&Use) -> u64| uses.iter().map(of).max().unwrap();
-    for (name, of, slack) in [
-        ("memory", (|u| u.memory_bytes) as fn(&Use) -> u64, 1.25),
-        ("open files", |u| u.files_open, 1.25),
-        ("threads", |u| u.threads, 1.25),
+    for (name, of, ratio, slack) in [
+        // A look may meet a seal or a merge, or the pages that the allocator kept of one.
+        ("memory", (|u| u.memory_bytes) as fn(&Use) -> u64, 1.25, 64 << 20),
+        ("open files", |u| u.files_open, 1.25, 16),
+        ("threads", |u| u.threads, 1.25, 16),
         // A segment or so of each signal for an hour stays.
-        ("files", |u| u.files, 2.0),
+        ("files", |u| u.files, 2.0, 16),
     ] {
         let (middle, last) =
             (highest(&uses[third..2 * third], of), highest(&uses[2 * third..], of));
-        assert!(last as f64 <= middle as f64 * slack + 16.0, "{name}: {middle}, then {last}");
+        assert!(
+            last as f64 <= middle as f64 * ratio + slack as f64,
+            "{name}: {middle}, then {last}"
+        );
     }
 }

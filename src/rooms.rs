@@ -33,7 +33,7 @@ pub fn open(config: &Config) -> anyhow::Result<Rooms> {
     let interner = Arc::new(Interner::default());
     let stores = Arc::new(Stores::new(interner.clone(), config.otlp.clone()));
     // What dashboards read again and again, beside the samples of the queries themselves.
-    stores.metrics.keep_columns((config.memory_limit_bytes / 16) as usize);
+    stores.metrics.keep((config.memory_limit_bytes / 16) as usize);
     let mut storage = trefoil_storage::config::Config::new(&config.data_dir);
     storage.memory_limit = config.memory_limit_bytes;
     storage.retention = match config.retention {

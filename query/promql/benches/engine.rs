@@ -56,7 +56,7 @@ impl SeriesSource for Columns {
             let to = s.floats.times.partition_point(|t| *t <= range.end_ms);
             let mut series = Series::new(s.labels.clone());
             series.floats.times = s.floats.times[from..to].to_vec().into();
-            series.floats.values = s.floats.values[from..to].to_vec();
+            series.floats.values = s.floats.values[from..to].to_vec().into();
             budget.take_read(series.sample_cost())?;
             out.push(series);
         }

@@ -28,8 +28,11 @@ pub struct Labels(Arc<Inner>);
 struct Inner {
     /// 0 until somebody asks for it.
     hash: AtomicU64,
-    pairs: Vec<(Arc<str>, Arc<str>)>,
+    pairs: Arc<Vec<Pair>>,
 }
+
+/// Name and value.
+type Pair = (Arc<str>, Arc<str>);
 
 static EMPTY: LazyLock<Labels> = LazyLock::new(|| Labels::from_sorted(Vec::new()));
 
@@ -56,6 +59,11 @@ impl Labels {
     /// Builds a set from pairs that are sorted by name, unique and without empty values already.
     /// This is the cheap way in for stores that keep label sets in this form.
     pub fn from_sorted(pairs: Vec<(Arc<str>, Arc<str>)>) -> Self {
+        Self::sharing(Arc::new(pairs))
+    }
+
+    /// The same for a store that keeps the list.
+    pub fn sharing(pairs: Arc<Vec<(Arc<str>, Arc<str>)>>) -> Self {
         debug_assert!(pairs.windows(2).all(|w| w[0].0 < w[1].0), "labels must be sorted");
         debug_assert!(pairs.iter().all(|(_, v)| !v.is_empty()), "empty values mean absent");
         Labels(Arc::new(Inner { hash: AtomicU64::new(0), pairs }))
@@ -127,18 +135,19 @@ impl Labels {
     /// As [`retain`](Self::retain), but in place: costs next to nothing if there is no clone of this
     /// set.
     pub fn cut(&mut self, mut keep: impl FnMut(&str) -> bool) {
-        match Arc::get_mut(&mut self.0) {
-            Some(inner) => {
-                inner.pairs.retain(|(name, _)| keep(name));
-                *inner.hash.get_mut() = 0;
-            }
-            None => *self = self.retain(keep),
+        if let Some(inner) = Arc::get_mut(&mut self.0)
+            && let Some(pairs) = Arc::get_mut(&mut inner.pairs)
+        {
+            pairs.retain(|(name, _)| keep(name));
+            *inner.hash.get_mut() = 0;
+        } else {
+            *self = self.retain(keep);
         }
     }
 
     /// A builder that starts from this set.
     pub fn to_builder(&self) -> LabelsBuilder {
-        LabelsBuilder { pairs: self.0.pairs.clone() }
+        LabelsBuilder { pairs: self.0.pairs.to_vec() }
     }
 }
 

@@ -27,7 +27,7 @@ pub use matcher::{MatchOp, Matcher, matches_all};
 pub use memory::MemorySource;
 pub use parse::{ParseError, ParseOptions, parse, parse_selector};
 pub use regexp::RegexpError;
-pub use series::{Column, STALE_BITS, SampleValue, Series, Times, is_stale, stale_marker};
+pub use series::{Column, STALE_BITS, SampleValue, Series, Shared, Times, is_stale, stale_marker};
 pub use source::{
     Exemplar, ExemplarSeries, Metadata, SelectHints, SeriesSource, SourceError, SourceStats,
     TimeRange,

@@ -69,7 +69,7 @@ impl MemorySource {
     }
 }
 
-fn push<T>(column: &mut Column<T>, time_ms: i64, value: T, start_ms: i64) {
+fn push<T: Clone>(column: &mut Column<T>, time_ms: i64, value: T, start_ms: i64) {
     if start_ms != 0 && column.starts.is_empty() {
         column.starts = vec![0; column.len()];
     }

@@ -1,6 +1,6 @@
 //! Samples of one series, as a source hands them to the engine.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use crate::histogram::Histogram;
@@ -42,57 +42,93 @@ pub struct Series {
     pub histograms: Column<Arc<Histogram>>,
 }
 
-/// Sample times, Unix milliseconds. Clones share them: the buckets of a histogram have the same
-/// times, and windows over these need to be found only once.
-#[derive(Clone, Debug, Default)]
-pub struct Times(Arc<Vec<i64>>);
+/// A list of which clones and parts share the memory: a source may keep what it hands out, and the buckets of a
+/// histogram have the same times, so that windows over these need to be found only once.
+#[derive(Clone, Debug)]
+pub struct Shared<T> {
+    /// `None` if it is empty, which many are.
+    all: Option<Arc<Vec<T>>>,
+    part: Range<usize>,
+}
 
-impl Times {
-    /// Appends a time.
-    pub fn push(&mut self, time_ms: i64) {
-        Arc::make_mut(&mut self.0).push(time_ms);
+/// Sample times, Unix milliseconds.
+pub type Times = Shared<i64>;
+
+impl<T> Shared<T> {
+    /// A part of a list.
+    ///
+    /// # Panics
+    /// When the list has no such part.
+    pub fn part(all: Arc<Vec<T>>, part: Range<usize>) -> Self {
+        assert!(part.start <= part.end && part.end <= all.len(), "{part:?} of {}", all.len());
+        Shared { all: Some(all), part }
     }
 
-    /// Keeps the times that pass.
-    pub fn retain(&mut self, keep: impl FnMut(&i64) -> bool) {
-        Arc::make_mut(&mut self.0).retain(keep);
-    }
-
-    /// Whether both are the same times in memory.
-    pub fn shares(&self, other: &Times) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// Whether both are the same elements in memory.
+    pub fn shares(&self, other: &Shared<T>) -> bool {
+        let same = match (&self.all, &other.all) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        same && self.part == other.part
     }
 }
 
-impl Deref for Times {
-    type Target = [i64];
+impl<T: Clone> Shared<T> {
+    /// Calls `change` with the elements, which are copied first if others share them.
+    pub fn change<R>(&mut self, change: impl FnOnce(&mut Vec<T>) -> R) -> R {
+        let all = match self.all.take() {
+            Some(all) if self.part == (0..all.len()) => all,
+            Some(all) => Arc::new(all[self.part.clone()].to_vec()),
+            None => Arc::default(),
+        };
+        let all = self.all.insert(all);
+        let changed = change(Arc::make_mut(all));
+        self.part = 0..all.len();
+        changed
+    }
 
-    fn deref(&self) -> &[i64] {
-        &self.0
+    /// Appends an element.
+    pub fn push(&mut self, element: T) {
+        self.change(|all| all.push(element));
+    }
+
+    /// Keeps the elements that pass.
+    pub fn retain(&mut self, keep: impl FnMut(&T) -> bool) {
+        self.change(|all| all.retain(keep));
     }
 }
 
-impl From<Arc<Vec<i64>>> for Times {
-    fn from(times: Arc<Vec<i64>>) -> Self {
-        Times(times)
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Shared { all: None, part: 0..0 }
     }
 }
 
-impl From<Vec<i64>> for Times {
-    fn from(times: Vec<i64>) -> Self {
-        Times(Arc::new(times))
+impl<T> Deref for Shared<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.all.as_ref().map_or(&[], |all| &all[self.part.clone()])
     }
 }
 
-impl FromIterator<i64> for Times {
-    fn from_iter<I: IntoIterator<Item = i64>>(times: I) -> Self {
-        Times::from(Vec::from_iter(times))
+impl<T> From<Vec<T>> for Shared<T> {
+    fn from(all: Vec<T>) -> Self {
+        let part = 0..all.len();
+        Shared { all: Some(Arc::new(all)), part }
     }
 }
 
-impl Extend<i64> for Times {
-    fn extend<I: IntoIterator<Item = i64>>(&mut self, times: I) {
-        Arc::make_mut(&mut self.0).extend(times);
+impl<T> FromIterator<T> for Shared<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> Self {
+        Vec::from_iter(elements).into()
+    }
+}
+
+impl<T: Clone> Extend<T> for Shared<T> {
+    fn extend<I: IntoIterator<Item = T>>(&mut self, elements: I) {
+        self.change(|all| all.extend(elements));
     }
 }
 
@@ -102,7 +138,7 @@ pub struct Column<T> {
     /// Sample times, Unix milliseconds, strictly ascending.
     pub times: Times,
     /// One value per time.
-    pub values: Vec<T>,
+    pub values: Shared<T>,
     /// When the counter behind each sample began, Unix milliseconds; 0 = not known. Empty if the
     /// source has none, else one per time.
     pub starts: Vec<i64>,
@@ -110,17 +146,19 @@ pub struct Column<T> {
 
 impl<T> Default for Column<T> {
     fn default() -> Self {
-        Column { times: Times::default(), values: Vec::new(), starts: Vec::new() }
+        Column { times: Times::default(), values: Shared::default(), starts: Vec::new() }
     }
 }
 
-impl<T> Column<T> {
+impl<T: Clone> Column<T> {
     /// Appends a sample that must be newer than the last one.
     pub fn push(&mut self, time_ms: i64, value: T) {
         self.times.push(time_ms);
         self.values.push(value);
     }
+}
 
+impl<T> Column<T> {
     /// Number of samples.
     pub fn len(&self) -> usize {
         self.times.len()

@@ -103,4 +103,8 @@ impl LabelMatcher for By<'_> {
     fn literals(&self) -> Option<&[String]> {
         self.literals.as_deref()
     }
+
+    fn text(&self) -> String {
+        self.matcher.to_string()
+    }
 }

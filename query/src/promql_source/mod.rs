@@ -14,11 +14,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use trefoil_promql::histogram::mark_reset;
 use trefoil_promql::{
     Bucket, Budget, Column, CounterResetHint, Exemplar, ExemplarSeries, Histogram, Labels, Matcher,
-    Metadata, SelectHints, Series, SeriesSource, SourceError, SourceStats, TimeRange,
+    Metadata, SelectHints, Series, SeriesSource, Shared, SourceError, SourceStats, TimeRange,
 };
 use trefoil_storage::attributes;
 use trefoil_storage::metrics::{
-    Floats, LabelMatcher, MetricExemplar, MetricStore, NativeHistogram, PromSeries, Read,
+    LabelMatcher, MetricExemplar, MetricStore, NativeHistogram, PromSeries, Read,
 };
 use trefoil_storage::red::RedStore;
 
@@ -56,7 +56,7 @@ impl PromSource {
             .select(&by, range.start_ms, range.end_ms, Read::Labels, &meter)
             .map_err(|error| store_error("series labels", error))?;
         let mut labels: Vec<Labels> =
-            found.into_iter().map(|series| Labels::from_sorted(series.labels)).collect();
+            found.into_iter().map(|series| Labels::sharing(series.labels)).collect();
         let of_spans = self.spans().labels(matchers, range, &meter)?;
         budget.take_series(of_spans.len() as u64)?;
         labels.extend(of_spans);
@@ -278,8 +278,9 @@ impl SeriesSource for PromSource {
 }
 
 fn series_from(stored: PromSeries) -> Series {
-    let labels = Labels::from_sorted(stored.labels);
-    let Floats { times, values } = stored.floats;
+    let labels = Labels::sharing(stored.labels);
+    let (times, values, part) = stored.floats.into_shared();
+    let (times, values) = (Shared::part(times, part.clone()), Shared::part(values, part));
     let mut histograms: Column<Arc<Histogram>> = Column::default();
     for (time_ms, histogram) in stored.histograms {
         let mut histogram = histogram_from(histogram);
@@ -291,11 +292,11 @@ fn series_from(stored: PromSeries) -> Series {
         mark_reset(before.map(|(histogram, _)| &**histogram), &mut histogram);
         histograms.push(time_ms, Arc::new(histogram));
     }
-    let mut floats = Column { times: times.into(), values, starts: Vec::new() };
+    let mut floats = Column { times, values, starts: Vec::new() };
     if !histograms.is_empty() {
         // A series that sends both kinds at one time is a mistake of its sender; the histogram says more.
         let alone = |time: &i64| histograms.times.binary_search(time).is_err();
-        let samples = floats.times.iter().copied().zip(floats.values);
+        let samples = floats.times.iter().copied().zip(floats.values.iter().copied());
         let (times, values) = samples.filter(|(time, _)| alone(time)).unzip();
         (floats.times, floats.values) = (times, values);
     }

@@ -140,7 +140,7 @@ fn time_ms(point: &StoredPoint) -> i64 {
 fn whole(inside: &[&StoredPoint], part: Part, start_ms: i64, at: usize, out: &mut Gathering<'_>) {
     let (mut times, mut values) = (Vec::with_capacity(inside.len()), Vec::new());
     values.reserve_exact(inside.len());
-    let (mut fresh, series) = (inside.len() as u64, &mut out.series[at]);
+    let (mut fresh, series) = (inside.len() as u64, &mut out.all.series[at]);
     for point in inside {
         let time_ms = time_ms(point);
         match sample(point, part) {
@@ -269,7 +269,7 @@ fn buckets(
         let known = if tell_starts { starts(points) } else { Vec::new() };
         for number in &buckets.order {
             let at = out.place(LabelSet::of(meta, name, buckets.les[*number].as_ref()));
-            out.series[at].zeros.extend_from_slice(&zeros);
+            out.all.series[at].zeros.extend_from_slice(&zeros);
             out.begin(at, &known);
             out.add(at, &times, std::mem::take(&mut columns[*number]));
         }

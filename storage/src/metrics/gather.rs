@@ -10,8 +10,9 @@ use hashbrown::HashTable;
 use std::io;
 use std::sync::Arc;
 
-/// Collects points by Prometheus label set.
-pub(super) struct Gathering<'a> {
+/// Series by Prometheus label set.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Gathered {
     /// The first series of a label set; others of replicas are chained to it.
     by_labels: HashTable<usize>,
     /// Hash of the labels, by series.
@@ -19,10 +20,91 @@ pub(super) struct Gathering<'a> {
     pub(super) series: Vec<PromSeries>,
     /// By series: who sent it, when it has no `instance`, and the next one of the same labels.
     origins: Vec<(Option<Origin>, Option<usize>)>,
-    /// Who sent what comes next.
-    origin: Option<Origin>,
     /// Some label set has more than one series.
     replicas: bool,
+    /// Points were looked at one by one; what they show may depend on those before them.
+    pub(super) derived: bool,
+}
+
+impl Gathered {
+    /// Adds a series of labels that are new, or new from this origin.
+    fn push(&mut self, series: PromSeries, hash: u64, origin: Option<Origin>) {
+        self.series.push(series);
+        self.hashes.push(hash);
+        self.origins.push((origin, None));
+    }
+
+    /// Whether it is the same whatever part of the time is looked at: numbers alone, no replicas to be told apart.
+    pub(super) fn is_plain(&self) -> bool {
+        let plain = |series: &PromSeries| {
+            series.histograms.is_empty() && series.starts.is_empty() && series.zeros.is_empty()
+        };
+        !self.replicas && !self.derived && self.series.iter().all(plain)
+    }
+
+    /// Its series with the samples of a time range, Unix ms, without those that have none.
+    ///
+    /// * `self`: is plain.
+    fn within(&self, start_ms: i64, end_ms: i64) -> Self {
+        let mut part = Self::default();
+        part.series.reserve(self.series.len());
+        part.hashes.reserve(self.series.len());
+        part.origins.reserve(self.series.len());
+        for ((series, hash), (origin, _)) in self.series.iter().zip(&self.hashes).zip(&self.origins)
+        {
+            let mut floats = series.floats.clone();
+            floats.cut(start_ms, end_ms);
+            if !floats.is_empty() {
+                let labels = series.labels.clone();
+                let series = PromSeries { labels, floats, ..PromSeries::default() };
+                part.push(series, *hash, origin.clone());
+            }
+        }
+        let Self { by_labels, hashes, .. } = &mut part;
+        by_labels.reserve(hashes.len(), |at| hashes[*at]);
+        for (at, hash) in hashes.iter().enumerate() {
+            by_labels.insert_unique(*hash, at, |at| hashes[*at]);
+        }
+        part
+    }
+
+    /// Joins what came in pieces and sorts it by time; of samples at one time the last that came counts.
+    fn settle(&mut self) {
+        let some = self.series.len().div_ceil(thread_count(self.series.len()));
+        std::thread::scope(|scope| {
+            let mut parts = self.series.chunks_mut(some.max(1));
+            let first = parts.next();
+            parts.for_each(|part| {
+                scope.spawn(|| settle(part));
+            });
+            first.into_iter().for_each(settle);
+        });
+    }
+}
+
+/// Series of which the samples are put in order sooner than a thread is started for them.
+const SERIES_PER_THREAD: usize = 1 << 11;
+
+fn thread_count(series: usize) -> usize {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    threads.min(series / SERIES_PER_THREAD).max(1)
+}
+
+fn settle(series: &mut [PromSeries]) {
+    let mut lines = Lines::default();
+    for series in series {
+        lines.join(&mut series.floats, std::mem::take(&mut series.more));
+        begin_at_zero(series);
+        tidy(&mut series.histograms);
+        tidy(&mut series.starts);
+    }
+}
+
+/// Collects points by Prometheus label set.
+pub(super) struct Gathering<'a> {
+    pub(super) all: Gathered,
+    /// Who sent what comes next.
+    origin: Option<Origin>,
     /// Pushed since the meter was last told, in samples.
     pub(super) fresh: u64,
     metered_series: usize,
@@ -31,24 +113,26 @@ pub(super) struct Gathering<'a> {
 
 impl<'a> Gathering<'a> {
     pub(super) fn new(meter: &'a dyn Meter) -> Self {
-        Self {
-            by_labels: HashTable::new(),
-            hashes: Vec::new(),
-            series: Vec::new(),
-            origins: Vec::new(),
-            origin: None,
-            replicas: false,
-            fresh: 0,
-            metered_series: 0,
-            meter,
-        }
+        Self { all: Gathered::default(), origin: None, fresh: 0, metered_series: 0, meter }
+    }
+
+    /// Begins with what is known already, as far as it lies in a time range, Unix ms.
+    pub(super) fn begin_with(
+        &mut self,
+        known: &Gathered,
+        start_ms: i64,
+        end_ms: i64,
+    ) -> io::Result<()> {
+        self.all = known.within(start_ms, end_ms);
+        self.fresh += self.all.series.iter().map(|series| series.floats.len() as u64).sum::<u64>();
+        self.metered()
     }
 
     /// Tells the meter what came since the last call.
     pub(super) fn metered(&mut self) -> io::Result<()> {
         self.meter.check()?;
-        self.meter.series((self.series.len() - self.metered_series) as u64)?;
-        self.metered_series = self.series.len();
+        self.meter.series((self.all.series.len() - self.metered_series) as u64)?;
+        self.metered_series = self.all.series.len();
         self.meter.samples(std::mem::take(&mut self.fresh))
     }
 
@@ -61,7 +145,7 @@ impl<'a> Gathering<'a> {
 
     pub(super) fn slot(&mut self, labels: LabelSet) -> &mut PromSeries {
         let at = self.place(labels);
-        &mut self.series[at]
+        &mut self.all.series[at]
     }
 
     /// Adds float samples to a series.
@@ -71,34 +155,34 @@ impl<'a> Gathering<'a> {
         if values.is_empty() {
             return;
         }
-        let series = &mut self.series[at];
-        let more = Floats { times: times.clone(), values };
+        let series = &mut self.all.series[at];
+        let more = Floats::new(times.clone(), values);
         if series.floats.is_empty() { series.floats = more } else { series.more.push(more) }
     }
 
     /// Adds when the counter behind a series began, by sample.
     pub(super) fn begin(&mut self, at: usize, starts: &[(i64, i64)]) {
         self.fresh += starts.len() as u64;
-        self.series[at].starts.extend_from_slice(starts);
+        self.all.series[at].starts.extend_from_slice(starts);
     }
 
     /// Where the series of these labels and the present origin is.
     pub(super) fn place(&mut self, LabelSet { labels, hash }: LabelSet) -> usize {
-        let new = self.series.len();
-        let (series, hashes) = (&self.series, &self.hashes);
-        let same = |at: &usize| hashes[*at] == hash && series[*at].labels == labels;
-        let mut at = self.by_labels.find(hash, same).copied();
+        let Gathered { by_labels, hashes, series, origins, replicas, .. } = &mut self.all;
+        let new = series.len();
+        let same = |at: &usize| hashes[*at] == hash && *series[*at].labels == labels;
+        let mut at = by_labels.find(hash, same).copied();
         if at.is_none() {
-            self.by_labels.insert_unique(hash, new, |at| self.hashes[*at]);
+            by_labels.insert_unique(hash, new, |at| hashes[*at]);
         }
         while let Some(known) = at {
-            let (origin, next) = &mut self.origins[known];
+            let (origin, next) = &mut origins[known];
             match (origin, &self.origin) {
                 (Some(origin), Some(now)) if origin.resource.id != now.resource.id => {
                     at = *next;
                     if at.is_none() {
                         *next = Some(new);
-                        self.replicas = true;
+                        *replicas = true;
                     }
                 }
                 (Some(origin), Some(now)) => {
@@ -108,32 +192,33 @@ impl<'a> Gathering<'a> {
                 _ => return known,
             }
         }
-        self.series.push(PromSeries { labels, ..PromSeries::default() });
-        self.hashes.push(hash);
-        self.origins.push((self.origin.clone(), None));
+        let series = PromSeries { labels: Arc::new(labels), ..PromSeries::default() };
+        self.all.push(series, hash, self.origin.clone());
         new
+    }
+
+    /// What was gathered so far, put in order, for further reads.
+    pub(super) fn settled(mut self) -> Gathered {
+        self.all.settle();
+        self.all
     }
 
     /// The series, replicas told apart, without regard to samples.
     pub(super) fn labels(mut self, matchers: &Matchers<'_>) -> Vec<PromSeries> {
-        self.tell_apart(matchers);
-        self.series
+        self.all.tell_apart(matchers);
+        self.all.series
     }
 
-    /// Sorts by time; of samples at one time the last that came counts.
+    /// The series with their samples in order, replicas told apart.
     pub(super) fn finish(mut self, matchers: &Matchers<'_>) -> Vec<PromSeries> {
-        self.tell_apart(matchers);
-        let mut lines = Lines::default();
-        for series in &mut self.series {
-            lines.join(&mut series.floats, std::mem::take(&mut series.more));
-            begin_at_zero(series);
-            tidy(&mut series.histograms);
-            tidy(&mut series.starts);
-        }
-        self.series.retain(|s| !s.floats.is_empty() || !s.histograms.is_empty());
-        self.series
+        self.all.tell_apart(matchers);
+        self.all.settle();
+        self.all.series.retain(|s| !s.floats.is_empty() || !s.histograms.is_empty());
+        self.all.series
     }
+}
 
+impl Gathered {
     /// Gives replicas that sent at the same time their `instance`, joins those that did not, and lets the matchers on
     /// `instance` decide.
     fn tell_apart(&mut self, matchers: &Matchers<'_>) {
@@ -157,7 +242,7 @@ impl<'a> Gathering<'a> {
             if let Some(names) = instances(&origins) {
                 for (at, name) in replicas.iter().zip(names) {
                     gone[*at] = !instance_passes(matchers, &name);
-                    let labels: &mut Vec<Label> = &mut self.series[*at].labels;
+                    let labels: &mut Vec<Label> = Arc::make_mut(&mut self.series[*at].labels);
                     let place = labels.partition_point(|(label, _)| **label < *INSTANCE);
                     labels.insert(place, (INSTANCE.into(), name.into()));
                 }
@@ -186,11 +271,10 @@ impl<'a> Gathering<'a> {
 /// Shows the zeros of running totals. A total that was lost in between begins where other samples are; that is no zero.
 fn begin_at_zero(series: &mut PromSeries) {
     for (zero_ms, before_ms) in std::mem::take(&mut series.zeros) {
-        let Floats { times, values } = &mut series.floats;
+        let times = series.floats.times();
         let at = times.partition_point(|time_ms| *time_ms < zero_ms);
         if times.get(at).is_some_and(|time_ms| *time_ms == before_ms) {
-            Arc::make_mut(times).insert(at, zero_ms);
-            values.insert(at, 0.0);
+            series.floats.insert(at, zero_ms, 0.0);
         }
     }
 }

@@ -46,7 +46,8 @@ impl MetricStore {
         })?;
         let mut out = Gathering::new(meter);
         self.target_info(&[], start_ms, end_ms, &mut out)?;
-        let of_targets = out.series.into_iter().flat_map(|series| series.labels);
+        let of_targets =
+            out.all.series.into_iter().flat_map(|series| Arc::unwrap_or_clone(series.labels));
         names.extend(of_targets.map(|(name, _)| name));
         Ok(told.then_some(names))
     }
@@ -83,7 +84,8 @@ impl MetricStore {
         })?;
         let mut out = Gathering::new(meter);
         self.target_info(&[], start_ms, end_ms, &mut out)?;
-        let of_targets = out.series.into_iter().flat_map(|series| series.labels);
+        let of_targets =
+            out.all.series.into_iter().flat_map(|series| Arc::unwrap_or_clone(series.labels));
         values.extend(of_targets.filter(|(label, _)| **label == *name).map(|(_, value)| value));
         Ok(told.then_some(values))
     }

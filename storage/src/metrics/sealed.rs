@@ -14,6 +14,7 @@ use super::series::Part;
 use super::shown::{Buckets, Extra, Judge, LabelSet, Shown, base_passes, part_passes};
 use super::store::StoredPoint;
 use crate::meter::Meter;
+use arrow::record_batch::RecordBatch;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -64,7 +65,7 @@ struct Made {
 /// What threads know of the selector.
 struct Shared<'a> {
     segment: &'a MetricSegment,
-    cache: &'a ColumnCache,
+    cache: Option<&'a ColumnCache>,
     start_ms: i64,
     end_ms: i64,
     read: Read,
@@ -80,10 +81,11 @@ fn is_plain(metric: &MetricDesc) -> bool {
 
 /// Adds the samples of a segment's series as far as columns tell them. Returns the numbers of the others.
 ///
+/// * `cache`: keeps the columns, if they may be of use again.
 /// * `found`: numbers of the series, ascending.
 pub(super) fn gather(
     segment: &MetricSegment,
-    cache: &ColumnCache,
+    cache: Option<&ColumnCache>,
     found: &[u32],
     asked: &Asked<'_>,
     judge: &mut Judge<'_>,
@@ -131,6 +133,7 @@ pub(super) fn gather(
                     others.push(piece.job.number);
                 }
                 if !piece.points.is_empty() {
+                    out.all.derived = true;
                     derive(&series.meta, &piece.points, asked, judge, out);
                 }
                 out.metered()?;
@@ -208,7 +211,7 @@ impl Shared<'_> {
         let mut rest = jobs.iter();
         let mut job = rest.next();
         let mut done = 0;
-        self.cache.read(self.segment, self.wanted, &ranges, |batch| {
+        let visit = |batch: &RecordBatch| {
             let columns = Columns::new(batch)?;
             let mut row = 0;
             while row < batch.num_rows() {
@@ -223,7 +226,11 @@ impl Shared<'_> {
                 }
             }
             Ok(())
-        })?;
+        };
+        match self.cache {
+            Some(cache) => cache.read(self.segment, self.wanted, &ranges, visit)?,
+            None => self.segment.visit_columns(self.wanted, &ranges, visit)?,
+        }
         if job.is_some() { Err(damaged()) } else { Ok(pieces) }
     }
 
@@ -243,6 +250,9 @@ impl Shared<'_> {
         let buckets = job.buckets.as_ref().map_or(0, |buckets| buckets.order.len());
         self.meter.check()?;
         self.meter.samples((rows.len() * (job.passing.len() + buckets)) as u64)?;
+        if rows.is_empty() {
+            return Ok(Piece::new(job));
+        }
         if !columns.are_plain(&rows) {
             if self.read == Read::Presence {
                 return Ok(Piece { again: true, ..Piece::new(job) });
@@ -262,14 +272,12 @@ impl Shared<'_> {
         for at in &job.passing {
             let Shown { name, part } = &job.shown[*at];
             if let (Part::Bucket, Some(buckets)) = (part, &job.buckets) {
-                if !rows.is_empty() {
-                    let mut all = self.buckets(buckets, columns, &rows);
-                    all.iter_mut().for_each(|values| mark(values));
-                    for (number, values) in buckets.order.iter().zip(all) {
-                        let le = buckets.les[*number].as_ref();
-                        let labels = LabelSet::of(&job.series.meta, name, le);
-                        made.push(Made { labels, times: times.clone(), values });
-                    }
+                let mut all = self.buckets(buckets, columns, &rows);
+                all.iter_mut().for_each(|values| mark(values));
+                for (number, values) in buckets.order.iter().zip(all) {
+                    let le = buckets.les[*number].as_ref();
+                    let labels = LabelSet::of(&job.series.meta, name, le);
+                    made.push(Made { labels, times: times.clone(), values });
                 }
                 continue;
             }

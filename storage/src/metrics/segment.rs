@@ -312,7 +312,7 @@ impl MetricSegment {
     /// Some columns of some rows, in batches.
     ///
     /// * `rows`: ascending ranges.
-    pub(super) fn columns(
+    fn columns(
         &self,
         wanted: Wanted,
         rows: &[Range<usize>],
@@ -320,6 +320,21 @@ impl MetricSegment {
         let columns = points::columns(wanted);
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
         self.points.read(&columns, Some(rows))
+    }
+
+    /// Calls `visit` with some columns of some rows, batch by batch.
+    ///
+    /// * `rows`: ascending ranges.
+    ///
+    /// # Errors
+    /// Of reading, or those of `visit`.
+    pub(super) fn visit_columns(
+        &self,
+        wanted: Wanted,
+        rows: &[Range<usize>],
+        mut visit: impl FnMut(&RecordBatch) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.columns(wanted, rows)?.try_for_each(|batch| visit(&batch.map_err(arrow_error)?))
     }
 
     /// The points of some series (ascending numbers), each in time order.

@@ -3,13 +3,14 @@
 use super::batch::MetricKind;
 use super::derive::{derive, derive_labels};
 use super::floats::Floats;
-use super::gather::Gathering;
+use super::gather::{Gathered, Gathering};
 use super::native::NativeHistogram;
 use super::points::Wanted;
 use super::replicas::{self, Origin};
 use super::sealed;
 use super::segment::{MetricSegment, SeriesTable};
 use super::series::{Label, Part, SeriesMeta};
+use super::series_cache::Asker;
 use super::shown::{Judge, Shown};
 use super::store::{HotSeries, MetricStore, StoredPoint};
 use super::tried::Tried;
@@ -26,13 +27,16 @@ pub trait LabelMatcher {
 
     /// The only values that can pass, when there are few: lets the index look them up.
     fn literals(&self) -> Option<&[String]>;
+
+    /// The condition as text: two of one text let the same pass.
+    fn text(&self) -> String;
 }
 
 /// A Prometheus series with its samples in ascending time, ms.
 #[derive(Debug, Clone, Default)]
 pub struct PromSeries {
     /// Sorted, `__name__` included.
-    pub labels: Vec<Label>,
+    pub labels: Arc<Vec<Label>>,
     pub floats: Floats,
     pub histograms: Vec<(i64, NativeHistogram)>,
     /// When the counter began, Unix ms, by sample; if that was asked for, of samples whose sender told it.
@@ -147,22 +151,9 @@ impl MetricStore {
         let (start_ns, end_ns) = range_ns(asked.start_ms, asked.end_ms);
         let hot = self.hot_series(asked.matchers);
         let (frozen, segments) = self.sealed();
-        for segment in &segments {
-            let found = found_in(segment, asked.matchers, start_ns, end_ns)?;
-            out.meter.check()?;
-            if found.is_empty() {
-                continue;
-            }
-            let table = segment.table()?;
-            let rows = |number: &u32| table.series[*number as usize].rows.len();
-            let others = sealed::gather(segment, &self.columns, &found, asked, judge, out)?;
-            for part in in_parts(&others, ROWS_AT_ONCE, rows) {
-                for (meta, points) in segment.read(part, wanted(table, part, asked.read, judge))? {
-                    out.coming_from(origin(&meta, bounds_of(&points)));
-                    derive(&meta, &points, asked, judge, out);
-                    out.metered()?;
-                }
-            }
+        match self.kept(&segments, asked, judge, out.meter)? {
+            Some(known) => out.begin_with(&known, asked.start_ms, asked.end_ms)?,
+            None => self.sealed_samples(&segments, asked, judge, out)?,
         }
         let of_table = frozen.iter().flat_map(|table| {
             let found = table.index.find(asked.matchers);
@@ -176,6 +167,74 @@ impl MetricStore {
             }
         }
         Ok(())
+    }
+
+    fn sealed_samples(
+        &self,
+        segments: &[Arc<MetricSegment>],
+        asked: &Asked<'_>,
+        judge: &mut Judge<'_>,
+        out: &mut Gathering<'_>,
+    ) -> io::Result<()> {
+        let (start_ns, end_ns) = range_ns(asked.start_ms, asked.end_ms);
+        for segment in segments {
+            let found = found_in(segment, asked.matchers, start_ns, end_ns)?;
+            out.meter.check()?;
+            if found.is_empty() {
+                continue;
+            }
+            let table = segment.table()?;
+            let rows = |number: &u32| table.series[*number as usize].rows.len();
+            let columns = Some(&self.columns);
+            let others = sealed::gather(segment, columns, &found, asked, judge, out)?;
+            for part in in_parts(&others, ROWS_AT_ONCE, rows) {
+                for (meta, points) in segment.read(part, wanted(table, part, asked.read, judge))? {
+                    out.coming_from(origin(&meta, bounds_of(&points)));
+                    derive(&meta, &points, asked, judge, out);
+                    out.metered()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All that a selector finds in the segments of its time, when these lie in it for the most part and columns alone
+    /// tell it: then it is kept for the next one that asks.
+    fn kept(
+        &self,
+        segments: &[Arc<MetricSegment>],
+        asked: &Asked<'_>,
+        judge: &mut Judge<'_>,
+        meter: &dyn Meter,
+    ) -> io::Result<Option<Arc<Gathered>>> {
+        let (start_ns, end_ns) = range_ns(asked.start_ms, asked.end_ms);
+        let segments: Vec<&MetricSegment> = (segments.iter().map(Arc::as_ref))
+            .filter(|segment| segment.meta.min_ns <= end_ns && segment.meta.max_ns >= start_ns)
+            .collect();
+        let first_ns = segments.iter().map(|segment| segment.meta.min_ns).min();
+        let last_ns = segments.iter().map(|segment| segment.meta.max_ns).max();
+        let Some((first_ns, last_ns)) = first_ns.zip(last_ns) else { return Ok(None) };
+        let inside_ns = last_ns.min(end_ns) - first_ns.max(start_ns).min(end_ns);
+        if asked.read != (Read::Samples { starts: false }) || inside_ns < (last_ns - first_ns) / 2 {
+            return Ok(None);
+        }
+        let asker = Asker {
+            segments: segments.iter().map(|segment| segment.meta.id).collect(),
+            selector: asked.matchers.iter().map(|matcher| matcher.text() + "\n").collect(),
+        };
+        let asked = Asked { start_ms: 0, end_ms: i64::MAX, ..*asked };
+        self.series.series(asker, meter, |room| {
+            let mut out = Gathering::new(room);
+            for segment in segments {
+                let found = found_in(segment, asked.matchers, 0, u64::MAX)?;
+                if !sealed::gather(segment, None, &found, &asked, judge, &mut out)?.is_empty() {
+                    return Ok(None);
+                }
+                // Matchers of a query that is over let nothing pass.
+                room.check()?;
+            }
+            Ok(Some(out.settled()))
+        })
     }
 
     /// Calls `visit` with the bounds and points of every series that may pass. Of sealed series whose labels alone are

@@ -9,6 +9,7 @@ use super::naming::Naming;
 use super::native::NativeHistogram;
 use super::segment::{self, MetricSegment};
 use super::series::SeriesMeta;
+use super::series_cache::SeriesCache;
 use crate::columnar::KeyTypes;
 use crate::resource::Interner;
 use crate::segment::{SegmentDir, SegmentMeta};
@@ -63,6 +64,8 @@ pub struct MetricStore {
     pub(super) naming: Naming,
     /// Columns of sealed points for the next query.
     pub(super) columns: ColumnCache,
+    /// Series of sealed points for the next query.
+    pub(super) series: SeriesCache,
     live: RwLock<Live>,
     keys: RwLock<KeyTypes>,
 }
@@ -87,14 +90,17 @@ impl MetricStore {
             interner,
             naming,
             columns: ColumnCache::default(),
+            series: SeriesCache::default(),
             live: RwLock::default(),
             keys: RwLock::default(),
         }
     }
 
-    /// Keeps decoded columns of sealed points for the queries to come, up to so many bytes; at first none.
-    pub fn keep_columns(&self, bytes: usize) {
-        self.columns.limit(bytes);
+    /// Keeps what was read of sealed points for the queries to come, up to so many bytes; at first nothing.
+    pub fn keep(&self, bytes: usize) {
+        // Series serve ranges, columns what looks at less of the time.
+        self.columns.limit(bytes / 4);
+        self.series.limit(bytes - bytes / 4);
     }
 
     /// Makes a durable batch visible. Called in log order from one thread.
@@ -325,7 +331,9 @@ impl SignalStore for MetricStore {
             live.frozen = None;
         }
         drop(live);
-        self.columns.forget(|id| removed.iter().any(|gone| gone.id == id));
+        let is_gone = |id| removed.iter().any(|gone| gone.id == id);
+        self.columns.forget(is_gone);
+        self.series.forget(is_gone);
         Ok(())
     }
 

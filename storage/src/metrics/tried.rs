@@ -34,4 +34,8 @@ impl LabelMatcher for Tried<'_> {
     fn literals(&self) -> Option<&[String]> {
         self.matcher.literals()
     }
+
+    fn text(&self) -> String {
+        self.matcher.text()
+    }
 }

@@ -51,13 +51,7 @@ impl Evaluator<'_> {
             self.note_quantiles(q, param_span);
         }
         let param = param.unwrap_or_default();
-        if matches!(
-            a.op,
-            AggregateOp::Topk
-                | AggregateOp::Bottomk
-                | AggregateOp::Limitk
-                | AggregateOp::LimitRatio
-        ) {
+        if a.op.chooses() {
             return self.choose(a, &param, param_span, vector, steps);
         }
         let groups = group(&vector.series, a);
@@ -72,6 +66,8 @@ impl Evaluator<'_> {
         }
         vector.series.clear();
         drop(vector);
+        // Series that were not sorted come in any order.
+        out.sort_by(|a, b| a.labels.cmp(&b.labels));
         Ok(Vector::new(out, steps, self.budget)?)
     }
 

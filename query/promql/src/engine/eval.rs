@@ -10,7 +10,9 @@ use crate::budget::Budget;
 use crate::engine::value::{Evaluated, Held, StepSeries, Steps, Vector, is_absent};
 use crate::engine::{EngineOptions, QueryError, QueryRange};
 use crate::labels::{Labels, METRIC_NAME, METRIC_TYPE, METRIC_UNIT};
-use crate::parse::{At, BinaryOp, DurationValue, Expr, Unary, ValueType, VectorSelector, resolve};
+use crate::parse::{
+    AggregateOp, At, BinaryOp, DurationValue, Expr, Unary, ValueType, VectorSelector, resolve,
+};
 use crate::source::{SelectHints, SeriesSource};
 
 /// What evaluation needs everywhere.
@@ -22,6 +24,9 @@ pub(crate) struct Evaluator<'a> {
     pub query: QueryRange,
     /// Start positions of the selectors of which only counts and sums are used.
     pub counts_only: HashSet<usize>,
+    /// Start positions of the selectors whose series are only sorted into groups by labels other than metadata: their
+    /// order does not matter, nor the name if it is one.
+    pub grouped: HashSet<usize>,
     /// The samples that each step of the query looks at.
     counts: RefCell<Vec<u64>>,
     notes: RefCell<Annotations>,
@@ -52,9 +57,12 @@ pub(crate) fn evaluate(
 ) -> Result<(Evaluated, Annotations, SamplesByTime)> {
     let mut counts_only = HashSet::new();
     find_counts_only(expr, false, &mut counts_only);
+    let mut grouped = HashSet::new();
+    find_grouped(expr, &mut grouped);
     let notes = RefCell::default();
     let counts = RefCell::default();
-    let evaluator = Evaluator { options, source, budget, query, counts_only, counts, notes };
+    let evaluator =
+        Evaluator { options, source, budget, query, counts_only, grouped, counts, notes };
     evaluator.check_durations(expr)?;
     let steps = if query.step_ms == 0 {
         Steps::single(query.start_ms)
@@ -311,6 +319,22 @@ fn find_counts_only(expr: &Expr, counts: bool, found: &mut HashSet<usize>) {
     for child in expr.children() {
         find_counts_only(child, counts, found);
     }
+}
+
+/// Finds the selectors of rates that are only grouped `by` labels other than metadata.
+fn find_grouped(expr: &Expr, found: &mut HashSet<usize>) {
+    if let Expr::Aggregate(a) = expr
+        && !a.without
+        && !matches!(a.op, AggregateOp::CountValues)
+        && !a.op.chooses()
+        && !a.grouping.iter().any(|name| is_metadata_label(name))
+        && let Expr::Call(c) = a.expr.unparenthesized()
+        && matches!(c.function.name, "rate" | "increase" | "delta" | "irate" | "idelta")
+        && let Some(Expr::Matrix(m)) = c.args.first().map(Expr::unparenthesized)
+    {
+        found.insert(m.selector.span.start);
+    }
+    expr.children().into_iter().for_each(|child| find_grouped(child, found));
 }
 
 /// How many numbers an expression computes with, outside of subqueries.

@@ -19,7 +19,7 @@ pub(crate) fn value(
             Evaluated::Scalar(v) => {
                 let mut series = Series::new(Labels::empty());
                 series.floats.times = (0..steps.count).map(|i| steps.time(i)).collect();
-                series.floats.values = v;
+                series.floats.values = v.into();
                 vec![series]
             }
             Evaluated::Matrix(m) => matrix(m),

@@ -75,6 +75,8 @@ struct Ranges {
     looks: Looks,
     range_ms: i64,
     extend: Extend,
+    /// See [`Evaluator::grouped`].
+    grouped: bool,
     _held: Option<Held>,
 }
 
@@ -126,7 +128,8 @@ impl Evaluator<'_> {
         let distinct = !delayed && of_one_name(&ranges.series);
         let drop_name: Vec<bool> =
             ranges.series.iter().map(|s| !keeps_name || s.drop_name).collect();
-        let done = self.run_windows(name, &mut ranges, &context, !delayed && !keeps_name, steps)?;
+        let nameless = !delayed && !keeps_name && !(ranges.grouped && distinct);
+        let done = self.run_windows(name, &mut ranges, &context, nameless, steps)?;
         if name == "absent_over_time" {
             return self.absent_over_time(&done, arg, steps);
         }
@@ -163,7 +166,8 @@ impl Evaluator<'_> {
                 let series = loaded.series.into_iter();
                 let series = series.map(|series| RangeSeries { series, drop_name: false });
                 let series = series.collect();
-                Ok(Ranges { series, looks, range_ms, extend, _held: Some(loaded._held) })
+                let grouped = self.grouped.contains(&m.selector.span.start);
+                Ok(Ranges { series, looks, range_ms, extend, grouped, _held: Some(loaded._held) })
             }
             Expr::Subquery(s) => {
                 let series = self.subquery_ranges(s, steps)?;
@@ -177,6 +181,7 @@ impl Evaluator<'_> {
                     looks,
                     range_ms: self.duration(&s.range, false)?,
                     extend: Extend::No,
+                    grouped: false,
                     _held: Some(Held::new(self.budget, cost)?),
                 })
             }
@@ -284,8 +289,13 @@ impl Shared<'_> {
     /// Uses up the series. Adds the window samples of each step to `counts`.
     fn all(&self, series: &mut [RangeSeries], counts: &mut [u64]) -> Result<Vec<Done>> {
         let mut slides = (Slides::default(), Slides::default());
+        let mut work = WORK_PER_CHECK;
         let one = |series: Series| {
-            self.budget.check()?;
+            work += series.len() + counts.len();
+            if work > WORK_PER_CHECK {
+                self.budget.check()?;
+                work = 0;
+            }
             self.one(series, counts, &mut slides)
         };
         series.iter_mut().map(|s| std::mem::take(&mut s.series)).map(one).collect()
@@ -391,14 +401,14 @@ impl Run<'_> {
         };
         let plain = self.plain_rate().filter(|_| starts.is_empty() && histograms.is_empty());
         if let Some((is_counter, seconds)) = plain {
-            budget.check()?;
             let windows = slides.0.over(&floats.times, counts.len(), edges, step_edges);
-            for (step, Slide { samples, reach }) in windows.iter().enumerate() {
-                counts[step] += samples.len() as u64;
+            let values: &[f64] = &floats.values;
+            let cells = points.floats.iter_mut().zip(counts);
+            for (Slide { samples, reach }, (float, count)) in windows.iter().zip(cells) {
+                *count += samples.len() as u64;
                 let Some(reach) = reach else { continue };
                 let lost = if resets.is_empty() { 0.0 } else { lost(&resets, samples) };
-                let values = &floats.values[samples.clone()];
-                points.floats[step] = cell(reach.rate(values, lost, is_counter, seconds));
+                *float = cell(reach.rate(&values[samples.clone()], lost, is_counter, seconds));
             }
             return Ok((points, notes));
         }

@@ -15,6 +15,8 @@ pub(crate) struct Reach {
     /// From the samples to the edges of the range, or as far as the series is taken to go.
     to_start: f64,
     to_end: f64,
+    /// By how much a difference of the samples grows to that of the range.
+    factor: f64,
 }
 
 impl Reach {
@@ -32,11 +34,8 @@ impl Reach {
         let average = sampled / gaps as f64;
         let threshold = average * 1.1;
         let near = |gap: f64| if gap >= threshold { average / 2.0 } else { gap };
-        Some(Reach {
-            sampled,
-            to_start: near(seconds(first - start)),
-            to_end: near(seconds(end - last)),
-        })
+        let (to_start, to_end) = (near(seconds(first - start)), near(seconds(end - last)));
+        Some(Reach { sampled, to_start, to_end, factor: factor(sampled, to_start, to_end) })
     }
 
     /// [`extrapolated`] of numbers without start times.
@@ -54,26 +53,35 @@ impl Reach {
     ) -> f64 {
         let (first, last) = (values[0], values[values.len() - 1]);
         let mut float = last - first;
-        let mut to_start = self.to_start;
+        let mut factor = self.factor;
         if is_counter {
             float += lost;
-            if float > 0.0 && first >= 0.0 {
-                let to_zero = self.sampled * (first / float);
-                if to_zero < to_start {
-                    to_start = to_zero;
-                }
+            // Far from zero, which is nearly always, nothing is divided: the margin is wider than rounding errors.
+            let near_zero = first * self.sampled <= self.to_start * float * (1.0 + 1e-9);
+            if float > 0.0 && first >= 0.0 && near_zero {
+                factor = self.factor_from_zero(first, float);
             }
         }
-        let mut factor = if self.sampled == 0.0 {
-            1.0
-        } else {
-            (self.sampled + to_start + self.to_end) / self.sampled
-        };
         if let Some(per) = per {
             factor /= per;
         }
         float * factor
     }
+
+    /// The factor when the series is not taken to begin below zero.
+    #[cold]
+    fn factor_from_zero(&self, first: f64, float: f64) -> f64 {
+        let to_zero = self.sampled * (first / float);
+        if to_zero < self.to_start {
+            factor(self.sampled, to_zero, self.to_end)
+        } else {
+            self.factor
+        }
+    }
+}
+
+fn factor(sampled: f64, to_start: f64, to_end: f64) -> f64 {
+    if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled }
 }
 
 /// The difference between the ends of a range, extrapolated to its edges.
@@ -165,7 +173,7 @@ pub(crate) fn extrapolated(
     if to_end >= threshold {
         to_end = average / 2.0;
     }
-    let mut factor = if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled };
+    let mut factor = factor(sampled, to_start, to_end);
     if is_rate {
         factor /= context.range_ms as f64 / 1000.0;
     }

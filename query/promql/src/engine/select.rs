@@ -122,8 +122,8 @@ impl Evaluator<'_> {
         Ok(loaded)
     }
 
-    /// As [`load`](Self::load), but values may be what stands for none in columns: for callers that
-    /// clean them series by series.
+    /// As [`load`](Self::load), but values may be what stands for none in columns, for callers that
+    /// clean them series by series, and series that are only grouped come in any order.
     pub(crate) fn load_raw(
         &self,
         v: &VectorSelector,
@@ -143,9 +143,13 @@ impl Evaluator<'_> {
         let mut series = self.source.select(&v.matchers, range, &hints, self.budget)?;
         let cost = series.iter().map(Series::sample_cost).sum();
         let held = Held::adopt(self.budget, cost);
-        sort(&mut series);
+        if !self.grouped.contains(&v.span.start) {
+            sort(&mut series);
+        }
         if self.counts_only.contains(&v.span.start) {
-            series.iter_mut().for_each(|s| detect_resets(&mut s.histograms.values));
+            for s in &mut series {
+                s.histograms.values.change(|all| detect_resets(all));
+            }
         }
         self.budget.check()?;
         Ok(Loaded { series, _held: held })
@@ -357,7 +361,8 @@ fn sort(series: &mut Vec<Series>) {
 pub(crate) fn without_absent(series: &mut Series) {
     let values = &mut series.floats.values;
     if values.iter().fold(false, |any, f| any | is_absent(*f)) {
-        values.iter_mut().filter(|f| is_absent(**f)).for_each(|f| *f = f64::NAN);
+        let absent = |f: &&mut f64| is_absent(**f);
+        values.change(|all| all.iter_mut().filter(absent).for_each(|f| *f = f64::NAN));
     }
 }
 
@@ -377,7 +382,7 @@ fn smoothed_float(column: &Column<f64>, (from, to): (usize, usize), time: i64) -
 
 /// Ranges do not show staleness markers.
 pub(crate) fn without_stale(series: &mut Series) {
-    fn keep<T>(column: &mut Column<T>, stale: impl Fn(&T) -> bool) {
+    fn keep<T: Clone>(column: &mut Column<T>, stale: impl Fn(&T) -> bool) {
         // Without a way out the loop is quick.
         if !column.values.iter().fold(false, |any, v| any | stale(v)) {
             return;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::engine::eval::{Evaluator, Result};
 use crate::engine::finish::over_time;
 use crate::engine::value::{RangeSeries, Steps};
-use crate::histogram::CounterResetHint;
+use crate::histogram::{CounterResetHint, Histogram};
 use crate::labels::Labels;
 use crate::parse::Subquery;
 use crate::series::{Column, Series};
@@ -49,11 +49,14 @@ impl Evaluator<'_> {
     /// are forgotten, because the subquery may leave out samples or repeat them.
     pub(crate) fn subquery_ranges(&self, s: &Subquery, steps: &Steps) -> Result<Vec<RangeSeries>> {
         let mut out = self.subquery_result(s, steps)?;
-        for h in out.iter_mut().flat_map(|s| &mut s.series.histograms.values) {
+        let forget = |h: &mut Arc<Histogram>| {
             use CounterResetHint::{CounterReset, NotCounterReset};
             if matches!(h.reset_hint, CounterReset | NotCounterReset) {
                 Arc::make_mut(h).reset_hint = CounterResetHint::Unknown;
             }
+        };
+        for s in &mut out {
+            s.series.histograms.values.change(|all| all.iter_mut().for_each(forget));
         }
         Ok(out)
     }
@@ -83,7 +86,7 @@ impl Evaluator<'_> {
 fn interleave<T: Clone>(into: &mut Column<T>, other: Column<T>) -> bool {
     into.starts.clear();
     let times = into.times.iter().chain(other.times.iter()).copied();
-    let values = std::mem::take(&mut into.values).into_iter().chain(other.values);
+    let values = into.values.iter().chain(other.values.iter()).cloned();
     let mut both: Vec<(i64, T)> = times.zip(values).collect();
     both.sort_by_key(|(t, _)| *t);
     let clash = both.windows(2).any(|w| w[0].0 == w[1].0);

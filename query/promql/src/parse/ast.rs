@@ -297,6 +297,12 @@ impl AggregateOp {
         AggregateOp::LimitRatio,
     ];
 
+    /// Whether the result is some of the series, and not one series of a group.
+    pub fn chooses(self) -> bool {
+        use AggregateOp::{Bottomk, LimitRatio, Limitk, Topk};
+        matches!(self, Topk | Bottomk | Limitk | LimitRatio)
+    }
+
     /// The name as written in a query.
     pub fn name(self) -> &'static str {
         match self {

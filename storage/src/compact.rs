@@ -18,9 +18,9 @@ const FAN_IN: usize = 4;
 /// A merge never makes a segment larger than this many rows.
 const ROWS_MAX: u64 = 4_000_000;
 
-/// Rows in memory take about this many times their bytes on disk while they are merged; spans are merged a row group
-/// at a time and are not bound by it.
-const MEMORY_FACTOR: u64 = 16;
+/// The words of logs are indexed anew when they are merged, which costs as much as their seal: inputs are no larger
+/// together than this, bytes.
+const LOG_BYTES_MAX: u64 = 8 << 20;
 
 /// A partition this long past its end gets few new rows: its leftovers are merged too.
 const SETTLED_NS: u64 = 600_000_000_000;
@@ -72,11 +72,9 @@ impl Inner {
 
     /// What one merge may take in.
     fn merge_limits(&self) -> Limits {
-        // An eighth of the budget: hot rows and a seal take their share beside it.
-        let in_memory = self.config.memory_limit / 8 / MEMORY_FACTOR;
         // A directory with a limit gets its room back in small pieces.
         let on_disk = self.config.retention_bytes.map_or(u64::MAX, |limit| limit / LIMIT_SHARE);
-        Limits { rows: ROWS_MAX, bytes: on_disk, bytes_in_memory: in_memory }
+        Limits { rows: ROWS_MAX, bytes: on_disk, log_bytes: LOG_BYTES_MAX }
     }
 
     /// Whether segments are being merged, or will be without new data coming in.
@@ -160,8 +158,8 @@ impl Inner {
 struct Limits {
     rows: u64,
     bytes: u64,
-    /// For signals of which a merge holds all rows in memory.
-    bytes_in_memory: u64,
+    /// For logs.
+    log_bytes: u64,
 }
 
 /// Chooses segments of one signal and partition to merge: four or more of one level, or what is left of a partition
@@ -178,8 +176,10 @@ fn pick(
     }
     for ((signal, partition_ns), mut group) in groups {
         // Spans are merged a row group at a time, whatever their size.
-        let in_memory = if signal == Signal::Spans { u64::MAX } else { limits.bytes_in_memory };
-        let bytes_max = limits.bytes.min(in_memory);
+        let bytes_max = match signal {
+            Signal::Logs => limits.bytes.min(limits.log_bytes),
+            _ => limits.bytes,
+        };
         group.sort_by_key(|meta| (meta.level, meta.rows));
         let settled =
             partition_ns.saturating_add(PARTITION_NS + SETTLED_NS) < now_ns && calm(partition_ns);
@@ -209,7 +209,7 @@ fn pick(
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { rows: ROWS_MAX, bytes: 100 << 20, bytes_in_memory: 1 << 20 };
+    const LIMITS: Limits = Limits { rows: ROWS_MAX, bytes: 100 << 20, log_bytes: 1 << 20 };
 
     fn meta(id: u64, level: u32, rows: u64) -> SegmentMeta {
         SegmentMeta {
@@ -270,11 +270,7 @@ mod tests {
         }
         assert_eq!(pick(&heavy, now, |_| true, LIMITS).unwrap().len(), 2);
         heavy.iter_mut().for_each(|meta| meta.signal = Signal::Spans);
-        assert_eq!(
-            pick(&heavy, now, |_| true, LIMITS).unwrap().len(),
-            4,
-            "spans are merged piece by piece"
-        );
+        assert_eq!(pick(&heavy, now, |_| true, LIMITS).unwrap().len(), 4, "the limit is for logs");
         let limited = Limits { bytes: 1 << 20, ..LIMITS };
         assert_eq!(
             pick(&heavy, now, |_| true, limited).unwrap().len(),

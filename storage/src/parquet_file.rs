@@ -260,6 +260,13 @@ impl ParquetFile {
         Ok((wanted, Some(RowSelection::from_consecutive_ranges(selected.into_iter(), base))))
     }
 
+    /// Whether a column has a dictionary wherever it has values.
+    pub fn has_dictionary(&self, column: &str) -> bool {
+        self.groups().filter(|group| group.values(column) != Some(0)).all(|group| {
+            group.chunk(column).is_none_or(|chunk| chunk.dictionary_page_offset().is_some())
+        })
+    }
+
     /// Whether a column may have a value in one of the row groups.
     fn has_values(&self, column: usize, groups: &[usize]) -> bool {
         let leaves = self.metadata.parquet_schema();

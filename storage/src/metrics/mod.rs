@@ -11,6 +11,7 @@ mod floats;
 mod gather;
 mod index;
 mod label_lists;
+mod merge;
 mod metadata;
 mod names;
 pub mod naming;

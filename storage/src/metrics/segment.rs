@@ -2,11 +2,12 @@
 //!
 //! The columns of the points are in `points`. The series table gives each series' rows, so a selector reads only those.
 
-use super::batch::{FamilyMetadata, MetricDesc};
+use super::batch::{FamilyMetadata, MetricDesc, MetricKind};
 use super::index::LabelIndex;
 use super::naming::Naming;
-use super::points::{self, Order, Rows, SeriesPoints, Wanted};
-use super::series::SeriesMeta;
+use super::points::{self, Layout, Rows, SeriesPoints, Wanted};
+use super::select::in_parts;
+use super::series::{Label, SeriesMeta};
 use super::store::{HotTable, StoredPoint, kind_from_name};
 use crate::attributes;
 use crate::columnar::{self, KEYS_TEXT, KeyTypes, ParquetFile, arrow_error};
@@ -28,6 +29,9 @@ use std::sync::{Arc, OnceLock};
 
 /// Extension of the series table.
 pub const SERIES: &str = "series.parquet";
+
+/// Points that are in memory at a time when all are read: some 15 MiB.
+pub(super) const ROWS_AT_ONCE: usize = 1 << 15;
 
 /// Key in the series table's file metadata: family metadata as a JSON list.
 const FAMILIES: &str = "trefoil.families";
@@ -58,78 +62,146 @@ fn write_partition(
     by_series: BTreeMap<usize, Vec<&StoredPoint>>,
     level: u32,
 ) -> io::Result<SegmentMeta> {
-    // Series of one family stand together: their points resemble each other and are read together.
     let mut order: Vec<(&Arc<SeriesMeta>, Vec<&StoredPoint>)> = by_series
         .into_iter()
         .map(|(number, points)| (&table.series[number].meta, points))
         .collect();
-    order.sort_by(|(a, _), (b, _)| {
-        (&a.metric.name, &a.labels, a.id).cmp(&(&b.metric.name, &b.labels, b.id))
-    });
-    let mut starts = Vec::with_capacity(order.len());
-    let mut row = 0u64;
-    for (_, points) in &mut order {
-        points.sort_by_key(|point| point.time_ns);
-        starts.push(row);
-        row += points.len() as u64;
-    }
-    let id = dir.allocate_id();
-    let mut keys = KeyTypes::default();
-    for (meta, _) in &order {
-        keys.add_list(&meta.attributes);
-        keys.add_list(&meta.metric.resource.attributes);
-    }
-    let properties = columnar::properties();
-    let properties = columnar::with_text(properties, vec![(KEYS_TEXT, keys.to_text())]);
-    let rows = Rows::new(&order);
-    let properties = rows.properties(properties).build();
-    let file = dir.create(Signal::Metrics, partition_ns, id, "parquet")?;
-    let points_file = columnar::write_each(file, rows.batches(), properties)?;
-    let series = series_batch(&order, &starts)?;
-    let file = dir.create(Signal::Metrics, partition_ns, id, SERIES)?;
-    let series_file = columnar::write(file, &[series], series_properties(table)?)?;
-    let times = || order.iter().flat_map(|(_, points)| points.iter().map(|p| p.time_ns));
-    Ok(SegmentMeta {
-        signal: Signal::Metrics,
-        id,
+    order.sort_by_key(|(meta, _)| place_of(meta));
+    order.iter_mut().for_each(|(_, points)| points.sort_by_key(|point| point.time_ns));
+    let rows = Rows::new(&order, 0);
+    let layout = Layout::of(&rows);
+    let files = Files {
+        dir,
         partition_ns,
-        min_ns: times().min().unwrap_or(partition_ns),
-        max_ns: times().max().unwrap_or(partition_ns),
-        rows: row,
         level,
-        files: vec![points_file, series_file],
-    })
+        layout: &layout,
+        metas: order.iter().map(|(meta, _)| *meta).collect(),
+        families: &table.families,
+    };
+    let listed = || order.iter().map(|(meta, points)| Listed::new(meta, points)).collect();
+    files.write(rows.batches(&layout), listed)
+}
+
+/// By what the series of a segment are sorted: those of one family stand together, because their points resemble each
+/// other and are read together.
+pub(super) fn place_of(meta: &Arc<SeriesMeta>) -> (&str, &[Label], u128) {
+    (&meta.metric.name, &meta.labels, meta.id)
+}
+
+/// The files of a segment to be.
+pub(super) struct Files<'a> {
+    pub dir: &'a SegmentDir,
+    pub partition_ns: u64,
+    pub level: u32,
+    pub layout: &'a Layout,
+    /// Its series.
+    pub metas: Vec<&'a Arc<SeriesMeta>>,
+    pub families: &'a BTreeMap<Arc<str>, FamilyMetadata>,
+}
+
+impl Files<'_> {
+    /// * `batches`: the points.
+    /// * `listed`: the series, asked for when all points were written.
+    pub(super) fn write(
+        self,
+        batches: impl Iterator<Item = io::Result<RecordBatch>>,
+        listed: impl FnOnce() -> Vec<Listed>,
+    ) -> io::Result<SegmentMeta> {
+        let Self { dir, partition_ns, level, layout, metas, families } = self;
+        let id = dir.allocate_id();
+        let mut keys = KeyTypes::default();
+        for meta in metas {
+            keys.add_list(&meta.attributes);
+            keys.add_list(&meta.metric.resource.attributes);
+        }
+        let properties = columnar::properties();
+        let properties = columnar::with_text(properties, vec![(KEYS_TEXT, keys.to_text())]);
+        let properties = layout.properties(properties).build();
+        let file = dir.create(Signal::Metrics, partition_ns, id, "parquet")?;
+        let points_file = columnar::write_each(file, batches, properties)?;
+        let listed = listed();
+        let file = dir.create(Signal::Metrics, partition_ns, id, SERIES)?;
+        let series_file =
+            columnar::write(file, &[series_batch(&listed)?], series_properties(families)?)?;
+        Ok(SegmentMeta {
+            signal: Signal::Metrics,
+            id,
+            partition_ns,
+            min_ns: listed.iter().map(|one| one.min_ns).min().unwrap_or(partition_ns),
+            max_ns: listed.iter().map(|one| one.max_ns).max().unwrap_or(partition_ns),
+            rows: listed.iter().map(|one| one.rows).sum(),
+            level,
+            files: vec![points_file, series_file],
+        })
+    }
+}
+
+/// A series as the series table lists it.
+pub(super) struct Listed {
+    meta: Arc<SeriesMeta>,
+    /// Of its first histogram point, JSON text.
+    bounds: Option<String>,
+    rows: u64,
+    min_ns: u64,
+    max_ns: u64,
+}
+
+impl Listed {
+    /// * `points`: at least one, in time order.
+    pub(super) fn new(meta: &Arc<SeriesMeta>, points: &[&StoredPoint]) -> Self {
+        Self {
+            meta: meta.clone(),
+            bounds: points::first_bounds(points),
+            rows: points.len() as u64,
+            min_ns: points.first().map_or(0, |point| point.time_ns),
+            max_ns: points.last().map_or(0, |point| point.time_ns),
+        }
+    }
+
+    /// * `min_ns`, `max_ns`: times of its first and last point.
+    pub(super) fn of_rows(
+        meta: &Arc<SeriesMeta>,
+        bounds: &[f64],
+        rows: u64,
+        (min_ns, max_ns): (u64, u64),
+    ) -> Self {
+        let is_histogram = meta.metric.kind == MetricKind::Histogram;
+        let bounds = if is_histogram { points::bounds_text(bounds) } else { None };
+        Self { meta: meta.clone(), bounds, rows, min_ns, max_ns }
+    }
 }
 
 /// Writer settings of the series table, which also carries the metadata of Prometheus families.
-fn series_properties(table: &HotTable) -> io::Result<WriterProperties> {
+fn series_properties(
+    families: &BTreeMap<Arc<str>, FamilyMetadata>,
+) -> io::Result<WriterProperties> {
     let mut properties = columnar::properties();
-    if !table.families.is_empty() {
-        let families: Vec<&FamilyMetadata> = table.families.values().collect();
+    if !families.is_empty() {
+        let families: Vec<&FamilyMetadata> = families.values().collect();
         let text = serde_json::to_string(&families)?;
         properties = columnar::with_text(properties, vec![(FAMILIES, text)]);
     }
     Ok(properties.build())
 }
 
-fn time_array(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
-    let array: TimestampNanosecondArray = values.map(|v| v.map(|v| v as i64)).collect();
-    Arc::new(array.with_timezone("UTC"))
-}
-
-fn series_batch(order: &Order<'_>, starts: &[u64]) -> io::Result<RecordBatch> {
-    let metas = || order.iter().map(|(meta, _)| *meta);
+fn series_batch(listed: &[Listed]) -> io::Result<RecordBatch> {
+    let metas = || listed.iter().map(|one| &one.meta);
     let texts = |value: &dyn Fn(&SeriesMeta) -> Option<String>| -> ArrayRef {
         Arc::new(metas().map(|meta| value(meta)).collect::<StringArray>())
     };
-    let bounds: Vec<Option<String>> =
-        order.iter().map(|(_, points)| points::first_bounds(points)).collect();
-    let time_of = |at: fn(&[&StoredPoint]) -> Option<u64>| {
-        time_array(order.iter().map(|(_, points)| at(points)))
+    let bounds: StringArray = listed.iter().map(|one| one.bounds.as_deref()).collect();
+    let time_of = |time: fn(&Listed) -> u64| -> ArrayRef {
+        let times: TimestampNanosecondArray =
+            listed.iter().map(|one| Some(time(one) as i64)).collect();
+        Arc::new(times.with_timezone("UTC"))
     };
-    let rows: Int64Array = order.iter().map(|(_, points)| points.len() as i64).collect();
+    let first_rows = listed.iter().scan(0, |next, one| {
+        let first = *next;
+        *next += one.rows as i64;
+        Some(first)
+    });
     let columns: Vec<(&str, ArrayRef)> = vec![
-        ("series", Arc::new((0..order.len() as i32).collect::<Int32Array>())),
+        ("series", Arc::new((0..listed.len() as i32).collect::<Int32Array>())),
         ("id", texts(&|m| Some(format!("{:032x}", m.id)))),
         ("name", texts(&|m| Some(m.metric.name.to_string()))),
         ("description", texts(&|m| Some(m.metric.description.to_string()))),
@@ -145,15 +217,15 @@ fn series_batch(order: &Order<'_>, starts: &[u64]) -> io::Result<RecordBatch> {
                 metas().map(|m| m.metric.monotonic).collect::<Vec<bool>>(),
             )),
         ),
-        ("bounds", Arc::new(StringArray::from(bounds))),
+        ("bounds", Arc::new(bounds)),
         ("service_name", texts(&|m| Some(m.metric.resource.service_name.to_string()))),
         ("attributes", texts(&|m| Some(attributes::stored_json_object(&m.attributes).to_string()))),
         ("resource", texts(&|m| Some(columnar::resource_json(&m.metric.resource)))),
         ("scope", texts(&|m| Some(columnar::scope_json(&m.metric.scope)))),
-        ("first_row", Arc::new(starts.iter().map(|s| *s as i64).collect::<Int64Array>())),
-        ("rows", Arc::new(rows)),
-        ("min_time", time_of(|points| points.first().map(|p| p.time_ns))),
-        ("max_time", time_of(|points| points.last().map(|p| p.time_ns))),
+        ("first_row", Arc::new(first_rows.collect::<Int64Array>())),
+        ("rows", Arc::new(listed.iter().map(|one| one.rows as i64).collect::<Int64Array>())),
+        ("min_time", time_of(|one| one.min_ns)),
+        ("max_time", time_of(|one| one.max_ns)),
     ];
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, a)| (n, a, true)))
         .map_err(arrow_error)
@@ -359,10 +431,21 @@ impl MetricSegment {
         Ok(out)
     }
 
-    /// Everything, for compaction and SQL.
-    pub(super) fn read_all(&self) -> io::Result<SeriesPoints> {
-        let all: Vec<u32> = (0..self.table()?.series.len() as u32).collect();
-        self.read(&all, Wanted::ALL)
+    /// Everything, some series at a time.
+    pub(super) fn read_all(
+        self: Arc<Self>,
+    ) -> io::Result<impl Iterator<Item = io::Result<SeriesPoints>>> {
+        let table = self.table()?;
+        let all: Vec<u32> = (0..table.series.len() as u32).collect();
+        let rows = |number: &u32| table.series[*number as usize].rows.len();
+        let parts: Vec<Vec<u32>> =
+            in_parts(&all, ROWS_AT_ONCE, rows).into_iter().map(<[u32]>::to_vec).collect();
+        Ok(parts.into_iter().map(move |part| self.read(&part, Wanted::ALL)))
+    }
+
+    /// The file of the points.
+    pub(super) fn points(&self) -> &ParquetFile {
+        &self.points
     }
 
     /// Keys of the attributes and resources of its series.

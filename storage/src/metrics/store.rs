@@ -5,6 +5,7 @@ use super::batch::{
 };
 use super::column_cache::ColumnCache;
 use super::index::LabelIndex;
+use super::merge::merge;
 use super::naming::Naming;
 use super::native::NativeHistogram;
 use super::segment::{self, MetricSegment};
@@ -198,21 +199,6 @@ impl HotTable {
         self.bytes += point.exemplars.len() * 120;
         Arc::make_mut(&mut self.series[number as usize].points).push(point);
     }
-
-    pub(super) fn get(&self, id: u128) -> Option<u32> {
-        self.by_id.get(&id).copied()
-    }
-
-    /// For compaction: a table of points read back.
-    pub(super) fn push_stored(&mut self, meta: &Arc<SeriesMeta>, points: Vec<StoredPoint>) {
-        let number = match self.get(meta.id) {
-            Some(number) => number,
-            None => self.add_series(meta.clone()),
-        };
-        for point in points {
-            self.push(number, point);
-        }
-    }
 }
 
 /// Adds a delta point to its series' running total; returns the value with the total beside it.
@@ -345,18 +331,12 @@ impl SignalStore for MetricStore {
     ) -> io::Result<Option<Vec<SegmentMeta>>> {
         let segment = self.open_one(dir, meta)?;
         let table = segment.table()?;
-        let is_theirs = |series: &Arc<SeriesMeta>| *series.metric.resource.service_name == *service;
+        let is_theirs = |series: &SeriesMeta| *series.metric.resource.service_name == *service;
         if !table.series.iter().any(|series| is_theirs(&series.meta)) {
             return Ok(None);
         }
-        let families = table.families.clone();
-        let mut rest = HotTable { families, ..HotTable::default() };
-        for (series, points) in segment.read_all()? {
-            if !is_theirs(&series) {
-                rest.push_stored(&series, points);
-            }
-        }
-        segment::write(dir, &rest, meta.level).map(Some)
+        let rest = merge(dir, &[segment.clone()], |series| !is_theirs(series), meta.level)?;
+        Ok(Some(rest.into_iter().collect()))
     }
 
     fn compact(&self, dir: &SegmentDir, inputs: &[SegmentMeta]) -> io::Result<Vec<SegmentMeta>> {
@@ -368,15 +348,8 @@ impl SignalStore for MetricStore {
             .filter(|segment| inputs.iter().any(|meta| meta.id == segment.meta.id))
             .cloned()
             .collect();
-        let mut table = HotTable::default();
-        for segment in segments {
-            table.families.extend(segment.table()?.families.clone());
-            for (meta, points) in segment.read_all()? {
-                table.push_stored(&meta, points);
-            }
-        }
         let level = inputs.iter().map(|meta| meta.level).max().unwrap_or(0) + 1;
-        segment::write(dir, &table, level)
+        Ok(merge(dir, &segments, |_| true, level)?.into_iter().collect())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Points as a table, the way OTLP sent them: one row per point, histograms in columns of their own.
 
 use super::batch::{ExponentialPoint, HistogramPoint, PointValue, SummaryPoint, json_floats};
+use super::points::SeriesPoints;
 use super::points::exemplars_text;
 use super::segment::count_list;
 use super::series::SeriesMeta;
@@ -92,31 +93,35 @@ impl MetricSnapshot {
             .cloned()
             .collect();
         let (hot, frozen) = (self.hot.clone(), self.frozen.clone());
-        let sealed = segments.into_iter().map(|segment| segment.read_all());
+        let sealed = segments.into_iter().flat_map(|segment| {
+            let (parts, failed) = match segment.read_all() {
+                Ok(parts) => (Some(parts), None),
+                Err(error) => (None, Some(Err(error))),
+            };
+            parts.into_iter().flatten().chain(failed)
+        });
         let in_memory = std::iter::once_with(move || {
             let frozen = frozen.iter().flat_map(|table| table.series.iter());
             let all = frozen.chain(hot.iter()).map(|s| (s.meta.clone(), s.points.to_vec()));
             Ok(all.collect())
         });
-        sealed.chain(in_memory).flat_map(
-            move |read: io::Result<Vec<(Arc<SeriesMeta>, Vec<StoredPoint>)>>| {
-                let batches: Vec<io::Result<RecordBatch>> = match read {
-                    Err(error) => vec![Err(error)],
-                    Ok(series) => {
-                        let rows: Rows = series
-                            .into_iter()
-                            .flat_map(|(meta, points)| {
-                                points.into_iter().map(move |point| (meta.clone(), point))
-                            })
-                            // Carries exemplars only: no point that anybody measured.
-                            .filter(|(_, point)| point.value != PointValue::Missing)
-                            .collect();
-                        rows.chunks(BATCH_ROWS).map(|rows| batch(rows, &wanted)).collect()
-                    }
-                };
-                batches
-            },
-        )
+        sealed.chain(in_memory).flat_map(move |read: io::Result<SeriesPoints>| {
+            let batches: Vec<io::Result<RecordBatch>> = match read {
+                Err(error) => vec![Err(error)],
+                Ok(series) => {
+                    let rows: Rows = series
+                        .into_iter()
+                        .flat_map(|(meta, points)| {
+                            points.into_iter().map(move |point| (meta.clone(), point))
+                        })
+                        // Carries exemplars only: no point that anybody measured.
+                        .filter(|(_, point)| point.value != PointValue::Missing)
+                        .collect();
+                    rows.chunks(BATCH_ROWS).map(|rows| batch(rows, &wanted)).collect()
+                }
+            };
+            batches
+        })
     }
 }
 

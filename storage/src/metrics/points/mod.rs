@@ -12,7 +12,7 @@ mod read;
 mod write;
 
 pub(super) use read::{Columns, decode};
-pub(super) use write::{Order, Rows};
+pub(super) use write::{Layout, Rows};
 
 use super::batch::{HistogramPoint, HistogramTotals, MetricExemplar, PointValue};
 use super::native::floats;
@@ -75,7 +75,7 @@ impl Wanted {
     fn columns(self) -> Vec<String> {
         let mut columns = vec!["time", "flags"];
         if self.numbered {
-            columns.push("series");
+            columns.push(SERIES_COLUMN);
         }
         if self.numbers {
             columns.extend(["value_whole", "value_int", "total", "total_whole"]);
@@ -132,6 +132,9 @@ fn histogram(point: &StoredPoint) -> Option<&HistogramPoint> {
     }
 }
 
+/// Column of the number of the series.
+pub(super) const SERIES_COLUMN: &str = "series";
+
 /// Bounds of a series: those of its first histogram point, JSON text for the series table.
 pub(super) fn first_bounds(points: &[&StoredPoint]) -> Option<String> {
     let first = points.iter().find_map(|point| histogram(point))?;
@@ -142,7 +145,7 @@ pub(super) fn first_bounds(points: &[&StoredPoint]) -> Option<String> {
 #[derive(Serialize, Deserialize)]
 struct Bounds(#[serde(with = "floats")] Vec<f64>);
 
-fn bounds_text(bounds: &[f64]) -> Option<String> {
+pub(super) fn bounds_text(bounds: &[f64]) -> Option<String> {
     serde_json::to_string(&Bounds(bounds.to_vec())).ok()
 }
 

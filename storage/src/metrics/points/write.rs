@@ -7,14 +7,15 @@ use super::super::batch::{HistogramPoint, PointValue};
 use super::super::series::SeriesMeta;
 use super::super::store::StoredPoint;
 use super::{
-    BUCKET_COLUMNS_MAX, bounds_text, bucket_column, detail_text, exemplars_text, histogram,
-    totals_text, whole_number,
+    BUCKET_COLUMNS_MAX, SERIES_COLUMN, bounds_text, bucket_column, detail_text, exemplars_text,
+    histogram, totals_text, whole_number,
 };
-use crate::columnar::{self, arrow_error};
+use crate::columnar::{self, ParquetFile, arrow_error};
 use arrow::array::{
     ArrayRef, Float64Array, Int32Array, Int64Array, ListBuilder, RecordBatch, StringArray,
     TimestampNanosecondArray, UInt64Builder,
 };
+use arrow::datatypes::SchemaRef;
 use parquet::basic::Encoding;
 use parquet::file::properties::WriterPropertiesBuilder;
 use parquet::schema::types::ColumnPath;
@@ -47,11 +48,84 @@ type TimeColumn = (&'static str, fn(&StoredPoint) -> u64);
 /// Columns of times; 0 is none.
 const TIMES: [TimeColumn; 2] = [("time", |p| p.time_ns), ("start_time", |p| p.start_ns)];
 
-/// The points of a segment on their way to columns.
+/// The points of a segment, or of some of its series, on their way to columns.
 pub(in crate::metrics) struct Rows<'a> {
     rows: Vec<Row<'a>>,
     /// Bucket columns that the histograms need.
     buckets: usize,
+}
+
+/// How the points of a segment become columns.
+pub(in crate::metrics) struct Layout {
+    /// Bucket columns.
+    buckets: usize,
+    /// Columns whose values repeat so much that a dictionary pays.
+    repeating: Vec<&'static str>,
+}
+
+impl Layout {
+    /// The one that suits these points, all of a segment.
+    pub fn of(rows: &Rows<'_>) -> Self {
+        let all = &rows.rows;
+        let mut repeating = Vec::new();
+        for (name, time) in TIMES {
+            let times = all.iter().map(|row| time(row.point)).filter(|time| *time > 0);
+            if repeats(times, all.len()) {
+                repeating.push(name);
+            }
+        }
+        for (name, whole, value) in DOUBLES {
+            let fractions = all
+                .iter()
+                .filter_map(|row| value(row.point))
+                .filter(|value| !whole || whole_number(*value).is_none());
+            if repeats(fractions.map(f64::to_bits), all.len()) {
+                repeating.push(name);
+            }
+        }
+        Self { buckets: rows.buckets, repeating }
+    }
+
+    /// The one for the points of several segments: what repeats in each of them does in all.
+    pub fn of_files<'f>(files: impl Iterator<Item = &'f ParquetFile> + Clone) -> Self {
+        let has = |file: &ParquetFile, number: usize| {
+            file.schema().column_with_name(&bucket_column(number)).is_some()
+        };
+        let buckets = |file: &ParquetFile| (0..).take_while(|number| has(file, *number)).count();
+        let names = TIMES.iter().map(|(name, _)| *name).chain(DOUBLES.iter().map(|(n, ..)| *n));
+        let repeats = |name: &&str| files.clone().all(|file| file.has_dictionary(name));
+        Self {
+            buckets: files.clone().map(buckets).max().unwrap_or(0),
+            repeating: names.filter(repeats).collect(),
+        }
+    }
+
+    /// Adds the encodings.
+    pub fn properties(&self, mut properties: WriterPropertiesBuilder) -> WriterPropertiesBuilder {
+        let repeats = |name: &str| self.repeating.contains(&name);
+        for (name, _) in TIMES {
+            properties = if repeats(name) {
+                fallback(properties, name, Encoding::DELTA_BINARY_PACKED)
+            } else {
+                columnar::delta(properties, name)
+            };
+        }
+        for (name, whole, _) in DOUBLES {
+            if !repeats(name) {
+                properties = columnar::plain(properties, name);
+                properties = fallback(properties, name, Encoding::BYTE_STREAM_SPLIT);
+            }
+            if whole {
+                properties = columnar::delta(properties, &format!("{name}_whole"));
+            }
+        }
+        for name in [SERIES_COLUMN, "value_int", "count"] {
+            properties = columnar::delta(properties, name);
+        }
+        (0..self.buckets).fold(properties, |properties, number| {
+            columnar::delta(properties, &bucket_column(number))
+        })
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -63,62 +137,38 @@ struct Row<'a> {
 }
 
 impl<'a> Rows<'a> {
-    pub fn new(order: &'a Order<'a>) -> Self {
+    /// * `first`: number of the first series.
+    pub fn new(order: &'a Order<'a>, first: usize) -> Self {
         let mut rows = Vec::with_capacity(order.iter().map(|(_, points)| points.len()).sum());
         let mut buckets = 0;
-        for (number, (_, points)) in order.iter().enumerate() {
+        for (at, (_, points)) in order.iter().enumerate() {
+            let number = (first + at) as i32;
             let histograms = || points.iter().filter_map(|point| histogram(point));
             let bounds = histograms().next().map(|first| &first.bounds);
             let most = histograms().filter(in_columns).map(|h| h.counts.len()).max();
             buckets = buckets.max(most.unwrap_or(0));
-            rows.extend(points.iter().map(|point| Row { series: number as i32, point, bounds }));
+            rows.extend(points.iter().map(|point| Row { series: number, point, bounds }));
         }
         Self { rows, buckets }
     }
 
-    /// Adds the encodings that suit these points.
-    pub fn properties(&self, mut properties: WriterPropertiesBuilder) -> WriterPropertiesBuilder {
-        let rows = self.rows.len();
-        for (name, time) in TIMES {
-            let times = self.rows.iter().map(|row| time(row.point)).filter(|time| *time > 0);
-            properties = if repeats(times, rows) {
-                fallback(properties, name, Encoding::DELTA_BINARY_PACKED)
-            } else {
-                columnar::delta(properties, name)
-            };
-        }
-        for (name, whole, value) in DOUBLES {
-            let fractions = self
-                .rows
-                .iter()
-                .filter_map(|row| value(row.point))
-                .filter(|value| !whole || whole_number(*value).is_none());
-            if !repeats(fractions.map(f64::to_bits), rows) {
-                properties = columnar::plain(properties, name);
-                properties = fallback(properties, name, Encoding::BYTE_STREAM_SPLIT);
-            }
-            if whole {
-                properties = columnar::delta(properties, &format!("{name}_whole"));
-            }
-        }
-        for name in ["series", "value_int", "count"] {
-            properties = columnar::delta(properties, name);
-        }
-        (0..self.buckets).fold(properties, |properties, number| {
-            columnar::delta(properties, &bucket_column(number))
-        })
-    }
-
     /// The rows as batches, in order.
-    pub fn batches(&self) -> impl Iterator<Item = io::Result<RecordBatch>> {
-        self.rows.chunks(BLOCK_ROWS).map(|block| self.batch(block))
+    pub fn batches(&self, layout: &Layout) -> impl Iterator<Item = io::Result<RecordBatch>> {
+        self.rows.chunks(BLOCK_ROWS).map(|block| layout.batch(block))
+    }
+}
+
+impl Layout {
+    /// The columns.
+    pub fn schema(&self) -> io::Result<SchemaRef> {
+        Ok(self.batch(&[])?.schema())
     }
 
     fn batch(&self, block: &[Row<'_>]) -> io::Result<RecordBatch> {
         let points = || block.iter().map(|row| row.point);
         let mut columns: Vec<(String, ArrayRef)> = Vec::with_capacity(20 + self.buckets);
         let mut add = |name: &str, array: ArrayRef| columns.push((name.to_owned(), array));
-        add("series", Arc::new(block.iter().map(|row| row.series).collect::<Int32Array>()));
+        add(SERIES_COLUMN, Arc::new(block.iter().map(|row| row.series).collect::<Int32Array>()));
         for (name, time) in TIMES {
             let some = |time: u64| (time > 0 || name == "time").then_some(time as i64);
             let times: TimestampNanosecondArray = points().map(|point| some(time(point))).collect();

@@ -65,11 +65,11 @@ impl Config {
             .map_or(self.seal_wal_bytes, |limit| self.seal_wal_bytes.min(limit / LIMIT_SHARE))
     }
 
-    /// Hot bytes at which a seal starts: a twelfth of the budget, since as much again comes in while it goes on, and
+    /// Hot bytes at which a seal starts: a sixteenth of the budget, since as much again comes in while it goes on, and
     /// sealing and merging hold columns beside it. Smaller seals would cost merges, and metrics a table of all series
     /// for each.
     pub fn seal_hot_bytes(&self) -> usize {
-        (self.memory_limit / 12) as usize
+        (self.memory_limit / 16) as usize
     }
 
     /// Hot bytes at which ingest is refused until the sealer catches up.

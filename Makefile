@@ -34,7 +34,7 @@ ui/dist/index.html: $(UI_SOURCES)
 test: test-setup ui ## Run every test: unit, integration, real SDK clients, browser; prints the counts
 	@scripts/test
 
-torture: test-setup ui ## The reliability tests at the sizes of a release (hours); see docs/reliability.md
+torture: test-setup release ## The reliability tests at the sizes of a release (hours); see docs/reliability.md
 	@scripts/torture
 
 test-setup: ## Install what the tests need: Chromium, Prometheus, Python and npm packages

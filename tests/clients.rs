@@ -79,7 +79,7 @@ async fn what_the_javascript_sdk_sends_as_json_comes_back_exact() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_rust_sdk_sends_over_grpc_comes_back_exact() {
-    let trefoil = PathBuf::from(env!("CARGO_BIN_EXE_trefoil"));
+    let trefoil = common::binary();
     let client = trefoil.with_file_name("examples").join("otlp-client");
     needs(&client);
     tell_and_check("client-rust", RUST, Command::new(client), |server| &server.otlp_grpc).await;

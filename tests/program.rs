@@ -183,7 +183,7 @@ fn the_demo_keeps_its_shop_open_until_it_is_asked_to_stop() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let file = |name| folder.path().join(name);
     // The shop is looked for beside the program.
-    std::fs::hard_link(env!("CARGO_BIN_EXE_trefoil"), file("trefoil")).unwrap();
+    std::fs::hard_link(common::binary(), file("trefoil")).unwrap();
     std::fs::write(file("trefoil-shop"), SHOP).unwrap();
     std::fs::set_permissions(file("trefoil-shop"), PermissionsExt::from_mode(0o755)).unwrap();
     let mut demo = trefoil_at(&file("trefoil"))

@@ -164,7 +164,7 @@ fn a_directory_that_may_not_be_written_is_told_with_the_remedy() {
     let program = tempfile::tempdir().unwrap();
     public(program.path(), 0o755);
     let binary = program.path().join("trefoil");
-    fs::copy(env!("CARGO_BIN_EXE_trefoil"), &binary).unwrap();
+    fs::copy(common::binary(), &binary).unwrap();
     let as_stranger = |data_dir: &Path| {
         let mut command = Command::new(&binary);
         command.arg("serve").args(PORTS).arg("--data-dir").arg(data_dir).current_dir("/");

@@ -11,7 +11,7 @@ pub mod shop;
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -27,11 +27,16 @@ pub struct Server {
 /// From the start to `ready`, on a loaded machine and with an unoptimized binary.
 const READY_MAX: Duration = Duration::from_secs(60);
 
-const BINARY: &str = env!("CARGO_BIN_EXE_trefoil");
+/// The program under test: the one that cargo built with the tests, or the one of another build that the environment
+/// variable `TREFOIL_BINARY` names.
+pub fn binary() -> PathBuf {
+    let other = std::env::var_os("TREFOIL_BINARY");
+    other.map_or_else(|| env!("CARGO_BIN_EXE_trefoil").into(), PathBuf::from)
+}
 
 /// The binary under test, with no setting from the environment.
 pub fn trefoil() -> Command {
-    trefoil_at(Path::new(BINARY))
+    trefoil_at(&binary())
 }
 
 /// The same in another place.
@@ -42,7 +47,7 @@ pub fn trefoil_at(path: &Path) -> Command {
 fn trefoil_under(wrapper: &[String]) -> Command {
     let [program, arguments @ ..] = wrapper else { return trefoil() };
     let mut command = Command::new(program);
-    command.args(arguments).arg(BINARY);
+    command.args(arguments).arg(binary());
     unset(command)
 }
 

@@ -1,7 +1,6 @@
 //! The demo shop as `trefoil-shop up` starts it, under load, on ports of its own.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 /// Processes, each with a port.
@@ -43,7 +42,7 @@ impl Drop for Shop {
 }
 
 fn shop(port_base: u16) -> Command {
-    let program = PathBuf::from(env!("CARGO_BIN_EXE_trefoil")).with_file_name("trefoil-shop");
+    let program = super::binary().with_file_name("trefoil-shop");
     assert!(
         program.exists(),
         "{} is missing: run `cargo build --workspace --bins` first",

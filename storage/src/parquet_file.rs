@@ -21,6 +21,7 @@ use parquet::file::writer::SerializedRowGroupWriter;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -57,7 +58,10 @@ impl ParquetFile {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Skip);
-        let metadata = ArrowReaderMetadata::load(&file, options).map_err(parquet_error)?;
+        // A flipped bit in the schema makes the `arrow-ipc` crate panic, which must not keep a server from starting.
+        let loaded = catch_unwind(|| ArrowReaderMetadata::load(&file, options));
+        let damaged = |_| io::Error::new(io::ErrorKind::InvalidData, "the footer is damaged");
+        let metadata = loaded.map_err(damaged)?.map_err(parquet_error)?;
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         Ok(Self { path: path.to_owned(), number, metadata, offsets: OnceLock::new() })
     }
@@ -477,6 +481,23 @@ mod tests {
         let whole: usize =
             file.read_by(&["never"], None, 4_096).unwrap().map(|b| b.unwrap().num_rows()).sum();
         assert_eq!(whole, ROWS);
+    }
+
+    #[test]
+    fn a_flipped_bit_in_the_footer_is_an_error_at_most() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(folder.path());
+        let sound = std::fs::read(&path).unwrap();
+        let footer = u32::from_le_bytes(*sound[..sound.len() - 4].last_chunk().unwrap()) as usize;
+        let broken = folder.path().join("broken.parquet");
+        let mut failed = 0;
+        for at in (sound.len() - 8 - footer..sound.len()).step_by(3) {
+            let mut bytes = sound.clone();
+            bytes[at] ^= 1 << (at % 8);
+            std::fs::write(&broken, bytes).unwrap();
+            failed += u32::from(ParquetFile::open(&broken).is_err());
+        }
+        assert!(failed > 0);
     }
 
     fn shown(batch: &RecordBatch, row: usize) -> Vec<String> {

@@ -22,6 +22,9 @@ const ROWS_MAX: u64 = 4_000_000;
 /// together than this, bytes.
 const LOG_BYTES_MAX: u64 = 8 << 20;
 
+/// Points of metrics are encoded anew when they are merged: leftovers are no larger than this, bytes.
+const POINT_BYTES_MAX: u64 = 2 << 20;
+
 /// A partition this long past its end gets few new rows: its leftovers are merged too.
 const SETTLED_NS: u64 = 600_000_000_000;
 
@@ -183,6 +186,9 @@ fn pick(
         group.sort_by_key(|meta| (meta.level, meta.rows));
         let settled =
             partition_ns.saturating_add(PARTITION_NS + SETTLED_NS) < now_ns && calm(partition_ns);
+        if settled && signal == Signal::Metrics {
+            group.retain(|meta| meta.bytes() <= POINT_BYTES_MAX);
+        }
         let mut start = 0;
         while start < group.len() {
             let level = group[start].level;
@@ -208,8 +214,13 @@ fn pick(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::SegmentFile;
 
     const LIMITS: Limits = Limits { rows: ROWS_MAX, bytes: 100 << 20, log_bytes: 1 << 20 };
+
+    fn file(bytes: u64) -> SegmentFile {
+        SegmentFile { extension: "parquet".into(), bytes, crc32: 0 }
+    }
 
     fn meta(id: u64, level: u32, rows: u64) -> SegmentMeta {
         SegmentMeta {
@@ -244,6 +255,18 @@ mod tests {
     }
 
     #[test]
+    fn large_segments_of_points_are_no_leftovers() {
+        let now = PARTITION_NS * 3;
+        let mut segments = vec![meta(1, 0, 10), meta(2, 1, 99), meta(3, 1, 99), meta(4, 1, 99)];
+        for (meta, bytes) in segments.iter_mut().zip([9, 9, 3 << 20, 3 << 20]) {
+            meta.signal = Signal::Metrics;
+            meta.files.push(file(bytes));
+        }
+        assert_eq!(pick(&segments, now, |_| true, LIMITS).unwrap(), segments[..2]);
+        assert_eq!(pick(&segments[2..], now, |_| true, LIMITS), None);
+    }
+
+    #[test]
     fn leftovers_of_one_partition_do_not_wait_for_another() {
         let now = PARTITION_NS * 9;
         let mut segments = vec![meta(1, 0, 10), meta(2, 3, 99), meta(3, 0, 10), meta(4, 3, 99)];
@@ -261,12 +284,7 @@ mod tests {
         let mut heavy: Vec<_> = (0..4).map(|id| meta(id, 1, 10)).collect();
         for meta in &mut heavy {
             meta.signal = Signal::Logs;
-            let file = crate::segment::SegmentFile {
-                extension: "parquet".into(),
-                bytes: 500 << 10,
-                crc32: 0,
-            };
-            meta.files.push(file);
+            meta.files.push(file(500 << 10));
         }
         assert_eq!(pick(&heavy, now, |_| true, LIMITS).unwrap().len(), 2);
         heavy.iter_mut().for_each(|meta| meta.signal = Signal::Spans);

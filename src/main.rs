@@ -25,7 +25,7 @@ use std::time::Duration;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long the allocator keeps free memory before the system gets it back, ms. With its own second the peak of a busy
-/// server is a tenth higher; below 0.1 s clearing pages anew takes CPU time.
+/// server is a fifth higher; at 0.1 s clearing pages anew takes a sixth more CPU time (docs/performance.md, "Memory").
 const PURGE_DELAY_MS: std::ffi::c_long = 200;
 
 /// `mi_option_purge_delay` of mimalloc 3, which the bindings have no name for.

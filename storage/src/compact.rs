@@ -178,7 +178,7 @@ fn pick(
         groups.entry((meta.signal, meta.partition_ns)).or_default().push(meta);
     }
     for ((signal, partition_ns), mut group) in groups {
-        // Spans are merged a row group at a time, whatever their size.
+        // Merges hold only a part of their rows: memory sets no bound.
         let bytes_max = match signal {
             Signal::Logs => limits.bytes.min(limits.log_bytes),
             _ => limits.bytes,

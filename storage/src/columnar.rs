@@ -263,6 +263,15 @@ pub fn delta(properties: WriterPropertiesBuilder, column: &str) -> WriterPropert
         .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED)
 }
 
+/// Bytes of equal weight side by side, for integers of which the upper bytes resemble each other and neighbours do not:
+/// nanoseconds take a tenth less than as packed differences, whose width is that of the largest of 32.
+pub fn by_byte(properties: WriterPropertiesBuilder, column: &str) -> WriterPropertiesBuilder {
+    let path = ColumnPath::new(vec![column.to_owned()]);
+    properties
+        .set_column_dictionary_enabled(path.clone(), false)
+        .set_column_encoding(path, Encoding::BYTE_STREAM_SPLIT)
+}
+
 /// No compression for a column in which there is nothing to find.
 pub fn uncompressed(properties: WriterPropertiesBuilder, column: &str) -> WriterPropertiesBuilder {
     let path = ColumnPath::new(vec![column.to_owned()]);

@@ -181,15 +181,12 @@ fn properties(keys: &KeyTypes, names: &Names) -> WriterProperties {
     let texts = vec![(columnar::KEYS_TEXT, keys.to_text()), (NAMES_TEXT, names.to_text())];
     let mut properties = columnar::with_text(columnar::properties(), texts);
     for column in ["start_time", "duration_ns"] {
-        properties = columnar::delta(properties, column);
+        properties = columnar::by_byte(properties, column);
     }
     for column in ["span_id", "parent_span_id"] {
         properties = columnar::plain(properties, column);
     }
-    // Random bytes and packed differences.
-    for column in ["span_id", "start_time", "duration_ns"] {
-        properties = columnar::uncompressed(properties, column);
-    }
+    properties = columnar::uncompressed(properties, "span_id");
     properties = columnar::repetitive(properties, "trace_id");
     let trace_id = ColumnPath::new(vec!["trace_id".to_owned()]);
     let resource = ColumnPath::new(vec!["resource".to_owned()]);

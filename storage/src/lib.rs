@@ -35,6 +35,7 @@ pub mod signal;
 pub mod spans;
 pub mod store;
 pub mod stores;
+mod threads;
 mod thrift;
 pub mod wal;
 pub mod wire;

@@ -12,6 +12,7 @@ use crate::manifest::{self, Manifest, Quarantined};
 use crate::segment::{SegmentDir, SegmentMeta};
 use crate::signal::{Decoded, Decoder, FrameKind, Signal, SignalStore, StoreSet};
 use crate::store::{Ack, Inner, Store, apply};
+use crate::threads;
 use crate::wal::frame::Frame;
 use crate::wal::writer::{Writer, WriterStats};
 use crate::wal::{files, replay};
@@ -29,6 +30,9 @@ use std::time::Instant;
 
 /// Frames are decoded side by side in chunks of about this many raw bytes.
 const CHUNK_BYTES: usize = 16 << 20;
+
+/// Threads that decode frames side by side.
+const REPLAY_THREADS_MAX: usize = 8;
 
 impl Store {
     /// Opens or makes a data directory: locks it, reads the manifest, opens segments, replays the log, starts the
@@ -303,22 +307,8 @@ impl Inner {
     /// Decodes a chunk's frames side by side, then applies them in order.
     fn apply_chunk(&self, chunk: &mut Chunk, decoder: &dyn Decoder) {
         let frames = std::mem::take(chunk).frames;
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
-        let share = frames.len().div_ceil(threads).max(1);
-        let decoded: Vec<Result<Decoded, String>> = std::thread::scope(|scope| {
-            let work = |frames: &[Held]| -> Vec<_> {
-                frames.iter().map(|held| held.decode(decoder)).collect()
-            };
-            let mut parts = frames.chunks(share);
-            let own = parts.next().unwrap_or_default();
-            let others: Vec<_> = parts.map(|part| scope.spawn(move || work(part))).collect();
-            let mut all = work(own);
-            for other in others {
-                // `Held::decode` catches panics.
-                all.extend(other.join().unwrap_or_default());
-            }
-            all
-        });
+        let threads = threads::worth(frames.len(), 1).min(REPLAY_THREADS_MAX);
+        let decoded = threads::map(threads, &frames, |held| held.decode(decoder));
         for (held, decoded) in frames.iter().zip(decoded) {
             self.apply_replayed(held, decoded);
         }

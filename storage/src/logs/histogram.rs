@@ -142,6 +142,22 @@ impl<'a> Histogram<'a> {
 }
 
 impl Visitor for Histogram<'_> {
+    fn fresh(&self) -> Self {
+        Self::new(self.step_ns, self.by)
+    }
+
+    fn join(&mut self, mut other: Self) {
+        other.close();
+        let mut labels = vec![0; other.labels.len()];
+        for (text, theirs) in other.labels {
+            let next = self.labels.len() as u32;
+            labels[theirs as usize] = *self.labels.entry(text).or_insert(next);
+        }
+        for ((step, theirs), rows) in other.counts {
+            *self.counts.entry((step, labels[theirs as usize])).or_default() += rows;
+        }
+    }
+
     fn enter(&mut self, block: &Block) {
         self.close_old();
         self.block.clear();

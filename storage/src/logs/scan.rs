@@ -11,8 +11,14 @@ use super::sealed::{BlockRows, LogSegment, Outline};
 use super::verdicts::Verdicts;
 use std::io;
 
-/// What a question does with the rows that fit.
-pub trait Visitor {
+/// What a question does with the rows that fit. Each segment is shown to a visitor of its own.
+pub trait Visitor: Sized + Send + Sync {
+    /// Asks the same and has seen nothing.
+    fn fresh(&self) -> Self;
+
+    /// Takes in what another saw of the rows that come next.
+    fn join(&mut self, other: Self);
+
     /// Takes all rows of a group of a segment at once, when neither their times nor their fields matter; returns
     /// whether it did.
     fn group(

@@ -9,11 +9,15 @@ use super::row::LogRow;
 use super::scan::{self, Origin, Run, Visitor};
 use super::sealed::{LogSegment, Outline};
 use super::verdicts::Verdicts;
+use crate::threads;
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::io;
 use std::sync::Arc;
+
+/// Rows of segments that are scanned sooner than a thread is started for them: a filter decides most by the group.
+const ROWS_PER_THREAD: usize = 1 << 17;
 
 /// A fixed view of the logs: cheap to make, unaffected by what comes later.
 #[derive(Debug, Clone)]
@@ -51,14 +55,26 @@ impl LogSnapshot {
     }
 
     /// Shows every matching row, or run of rows, to a visitor.
-    pub(super) fn scan(
+    pub(super) fn scan<V: Visitor>(
         &self,
         filter: &LogFilter,
         range: &LogRange,
-        visitor: &mut impl Visitor,
+        visitor: &mut V,
     ) -> io::Result<()> {
-        for segment in &self.segments {
-            scan::scan_segment(segment, filter, range, visitor)?;
+        let segments: Vec<&LogSegment> = (self.segments.iter().map(Arc::as_ref))
+            .filter(|segment| range.meets(segment.meta.min_ns, segment.meta.max_ns))
+            .collect();
+        let rows: u64 = segments.iter().map(|segment| segment.meta.rows).sum();
+        let threads = threads::worth(rows as usize, ROWS_PER_THREAD);
+        let asked = &*visitor;
+        let seen = threads::map(threads, segments, |segment| {
+            let mut own = asked.fresh();
+            scan::scan_segment(segment, filter, range, &mut own)?;
+            Ok(own)
+        });
+        for own in seen {
+            let own: io::Result<V> = own;
+            visitor.join(own?);
         }
         for batch in &self.hot {
             scan::scan_hot(batch, filter, range, visitor)?;
@@ -70,6 +86,14 @@ impl LogSnapshot {
 struct Count(u64);
 
 impl Visitor for Count {
+    fn fresh(&self) -> Self {
+        Self(0)
+    }
+
+    fn join(&mut self, other: Self) {
+        self.0 += other.0;
+    }
+
     fn group(&mut self, _segment: &LogSegment, _outline: &Outline, _group: u32, rows: u64) -> bool {
         self.0 += rows;
         true

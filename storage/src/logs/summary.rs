@@ -127,6 +127,16 @@ impl Patterns {
 }
 
 impl Visitor for Patterns {
+    fn fresh(&self) -> Self {
+        Self::default()
+    }
+
+    fn join(&mut self, other: Self) {
+        for (pattern, (rows, sample)) in other.counts {
+            self.add(&pattern, rows, || sample);
+        }
+    }
+
     fn takes_runs(&self, outline: &Outline, group: u32) -> bool {
         outline.groups.groups[group as usize].pattern != NO_PATTERN
     }

@@ -6,6 +6,7 @@ use super::select::{Matchers, PromSeries};
 use super::series::Label;
 use super::shown::LabelSet;
 use crate::meter::Meter;
+use crate::threads;
 use hashbrown::HashTable;
 use std::io;
 use std::sync::Arc;
@@ -70,25 +71,14 @@ impl Gathered {
 
     /// Joins what came in pieces and sorts it by time; of samples at one time the last that came counts.
     fn settle(&mut self) {
-        let some = self.series.len().div_ceil(thread_count(self.series.len()));
-        std::thread::scope(|scope| {
-            let mut parts = self.series.chunks_mut(some.max(1));
-            let first = parts.next();
-            parts.for_each(|part| {
-                scope.spawn(|| settle(part));
-            });
-            first.into_iter().for_each(settle);
-        });
+        let threads = threads::worth(self.series.len(), SERIES_PER_THREAD);
+        let some = self.series.len().div_ceil(threads).max(1);
+        threads::map(threads, self.series.chunks_mut(some), settle);
     }
 }
 
 /// Series of which the samples are put in order sooner than a thread is started for them.
 const SERIES_PER_THREAD: usize = 1 << 11;
-
-fn thread_count(series: usize) -> usize {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    threads.min(series / SERIES_PER_THREAD).max(1)
-}
 
 fn settle(series: &mut [PromSeries]) {
     let mut lines = Lines::default();

@@ -14,6 +14,7 @@ use super::series::Part;
 use super::shown::{Buckets, Extra, Judge, LabelSet, Shown, base_passes, part_passes};
 use super::store::StoredPoint;
 use crate::meter::Meter;
+use crate::threads;
 use arrow::record_batch::RecordBatch;
 use std::io;
 use std::ops::Range;
@@ -113,14 +114,13 @@ pub(super) fn gather(
         let buckets = has_buckets.then(|| judge.buckets(&series.bounds));
         jobs.push(Job { number: *number, series, shown, passing, buckets });
     }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let parts = in_parts(&jobs, ROWS_AT_ONCE, |job| job.series.rows.len());
     for part in parts {
         let Asked { start_ms, end_ms, read, .. } = *asked;
         let wanted = wanted(part, read);
         let meter = out.meter;
         let shared = Shared { segment, cache, start_ms, end_ms, read, wanted, meter };
-        for pieces in shared.in_parallel(part, threads)? {
+        for pieces in shared.in_parallel(part)? {
             for piece in pieces {
                 let series = piece.job.series;
                 out.coming_from(origin(&series.meta, (series.min_ns, series.max_ns)));
@@ -170,32 +170,16 @@ fn wanted(jobs: &[Job<'_>], read: Read) -> Wanted {
 
 impl Shared<'_> {
     /// Reads the jobs, in about equal shares by several threads. What they made comes in the order of the jobs.
-    fn in_parallel<'j, 's>(
-        &self,
-        jobs: &'j [Job<'s>],
-        threads: usize,
-    ) -> io::Result<Vec<Vec<Piece<'j, 's>>>> {
+    fn in_parallel<'j, 's>(&self, jobs: &'j [Job<'s>]) -> io::Result<Vec<Vec<Piece<'j, 's>>>> {
         let rows: usize = jobs.iter().map(|job| job.series.rows.len()).sum();
-        let threads = threads.min(rows / ROWS_PER_THREAD).max(1);
+        let threads = threads::worth(rows, ROWS_PER_THREAD);
         if threads == 1 {
             return Ok(vec![self.work(jobs)?]);
         }
         let largest = jobs.iter().map(|job| job.series.rows.len()).max().unwrap_or(0);
         let share = rows.div_ceil(threads) + largest;
         let shares = in_parts(jobs, share, |job| job.series.rows.len());
-        std::thread::scope(|scope| {
-            let Some((first, rest)) = shares.split_first() else { return Ok(Vec::new()) };
-            let others: Vec<_> =
-                rest.iter().map(|share| scope.spawn(move || self.work(share))).collect();
-            let mut all = vec![self.work(first)?];
-            for other in others {
-                match other.join() {
-                    Ok(pieces) => all.push(pieces?),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            Ok(all)
-        })
+        threads::map(threads, shares, |share| self.work(share)).into_iter().collect()
     }
 
     fn work<'j, 's>(&self, jobs: &'j [Job<'s>]) -> io::Result<Vec<Piece<'j, 's>>> {

@@ -5,11 +5,12 @@ use super::segment::{DictText, SpanSegment};
 use super::store::SpanSnapshot;
 use crate::attributes;
 use crate::columnar::{ATTRIBUTE_PREFIX, AttributeReader, Test, arrow_error};
+use crate::threads;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType};
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::ops::Range;
 
@@ -163,20 +164,12 @@ impl SpanSnapshot {
             found.len() >= query.limit
                 && query.limit.checked_sub(1).is_none_or(|last| found[last].start_ns > latest_ns)
         };
-        for (max_ns, unit) in units {
+        for (max_ns, candidates) in Looking::new(&units, query) {
             if enough(&found, max_ns) {
                 break;
             }
-            // Per trace the start of the earliest span that fits.
-            let mut candidates: FxHashMap<[u8; 16], u64> = FxHashMap::default();
-            match unit {
-                Unit::Hot(batch) => hot_candidates(batch, query, &mut candidates),
-                Unit::Group(segment, rows) => {
-                    segment_candidates(segment, rows, query, &mut candidates)?;
-                }
-            }
             let mut newest: Vec<([u8; 16], u64)> =
-                candidates.into_iter().filter(|(id, _)| !seen.contains(id)).collect();
+                candidates?.into_iter().filter(|(id, _)| !seen.contains(id)).collect();
             newest.sort_by_key(|(id, start_ns)| (std::cmp::Reverse(*start_ns), *id));
             // A trace's status is known only when it has been read whole, hence in portions.
             for chunk in newest.chunks(query.limit.clamp(16, 256)) {
@@ -241,11 +234,64 @@ impl SpanSnapshot {
     }
 }
 
-fn hot_candidates(batch: &SpanBatch, query: &SpanQuery, out: &mut FxHashMap<[u8; 16], u64>) {
+/// Per trace the start of the earliest span that fits.
+type Candidates = FxHashMap<[u8; 16], u64>;
+
+/// Looks through units one after the other. From the second row group on, which is only come to when the first had
+/// too few, several are looked through at once.
+struct Looking<'a> {
+    units: &'a [(u64, Unit<'a>)],
+    query: &'a SpanQuery,
+    /// Of the units that come next.
+    ready: VecDeque<io::Result<Candidates>>,
+    groups_met: bool,
+}
+
+impl<'a> Looking<'a> {
+    fn new(units: &'a [(u64, Unit<'a>)], query: &'a SpanQuery) -> Self {
+        Self { units, query, ready: VecDeque::new(), groups_met: false }
+    }
+
+    fn look(&mut self) {
+        let groups = self.units.iter().take_while(|(_, unit)| matches!(unit, Unit::Group(..)));
+        let at_once = threads::worth(groups.count(), 1);
+        let threads = if self.groups_met { at_once } else { 1 };
+        self.groups_met |= matches!(self.units.first(), Some((_, Unit::Group(..))));
+        let units = &self.units[..threads.min(self.units.len())];
+        self.ready = threads::map(threads, units, |(_, unit)| unit.candidates(self.query)).into();
+    }
+}
+
+impl Iterator for Looking<'_> {
+    /// Newest start in the unit, and what fits of it.
+    type Item = (u64, io::Result<Candidates>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ready.is_empty() {
+            self.look();
+        }
+        let candidates = self.ready.pop_front()?;
+        let (first, rest) = self.units.split_first()?;
+        self.units = rest;
+        Some((first.0, candidates))
+    }
+}
+
+impl Unit<'_> {
+    fn candidates(&self, query: &SpanQuery) -> io::Result<Candidates> {
+        match self {
+            Self::Hot(batch) => Ok(hot_candidates(batch, query)),
+            Self::Group(segment, rows) => segment_candidates(segment, rows.clone(), query),
+        }
+    }
+}
+
+fn hot_candidates(batch: &SpanBatch, query: &SpanQuery) -> Candidates {
+    let mut out = Candidates::default();
     let name = match &query.operation {
         Some(operation) => match batch.name.code_of(operation) {
             Some(code) => Some(code),
-            None => return,
+            None => return out,
         },
         None => None,
     };
@@ -268,6 +314,7 @@ fn hot_candidates(batch: &SpanBatch, query: &SpanQuery, out: &mut FxHashMap<[u8;
             *start = span.start_ns.min(*start);
         }
     }
+    out
 }
 
 fn duration_fits(duration_ns: u64, query: &SpanQuery) -> bool {
@@ -279,8 +326,8 @@ fn segment_candidates(
     segment: &SpanSegment,
     rows: Range<usize>,
     query: &SpanQuery,
-    out: &mut FxHashMap<[u8; 16], u64>,
-) -> io::Result<()> {
+) -> io::Result<Candidates> {
+    let mut out = Candidates::default();
     let tests = tests_of(query);
     for batch in segment.file.read_if(&["trace_id", "start_time"], Some(&[rows]), tests)? {
         let batch = batch.map_err(arrow_error)?;
@@ -293,7 +340,7 @@ fn segment_candidates(
             *start = start_ns.min(*start);
         }
     }
-    Ok(())
+    Ok(out)
 }
 
 fn column<'a>(batch: &'a RecordBatch, name: &str) -> io::Result<&'a ArrayRef> {

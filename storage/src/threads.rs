@@ -1,0 +1,86 @@
+//! One query's or replay's work on several cores.
+//!
+//! Threads live as long as the work: queries that run at once are then dealt out by the system, and a small one never
+//! waits behind the pieces of a large one.
+
+use parking_lot::Mutex;
+use std::sync::OnceLock;
+
+/// Threads that an amount of work deserves: one for each `share` of it, at most one a core, at least one.
+pub fn worth(work: usize, share: usize) -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    let cores = *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from));
+    cores.min(work / share.max(1)).max(1)
+}
+
+/// What `work` makes of each item, in the order of the items. The calling thread works too.
+///
+/// # Panics
+/// When `work` does, with its message.
+pub fn map<T: Send, R: Send>(
+    threads: usize,
+    items: impl IntoIterator<Item = T>,
+    work: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
+    let items: Vec<T> = items.into_iter().collect();
+    let threads = threads.min(items.len());
+    if threads <= 1 {
+        return items.into_iter().map(work).collect();
+    }
+    let waiting = Mutex::new(items.into_iter().enumerate());
+    let run = || {
+        let mut done: Vec<(usize, R)> = Vec::new();
+        loop {
+            let next = waiting.lock().next();
+            let Some((place, item)) = next else { return done };
+            done.push((place, work(item)));
+        }
+    };
+    let mut done = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(&run)).collect();
+        let mut done = run();
+        for other in others {
+            match other.join() {
+                Ok(part) => done.extend(part),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        done
+    });
+    done.sort_unstable_by_key(|(place, _)| *place);
+    done.into_iter().map(|(_, made)| made).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_come_in_the_order_of_the_items_however_many_threads_there_are() {
+        let want: Vec<u64> = (0..100).map(|n| n * n).collect();
+        for threads in [0, 1, 2, 3, 200] {
+            assert_eq!(map(threads, 0..100u64, |n| n * n), want, "{threads} threads");
+        }
+        assert!(map(4, [0; 0], |n: i32| n).is_empty());
+    }
+
+    #[test]
+    fn items_may_be_changed_in_place() {
+        let mut numbers = [1, 2, 3, 4, 5];
+        map(2, numbers.chunks_mut(2), |part| part.iter_mut().for_each(|n| *n *= 2));
+        assert_eq!(numbers, [2, 4, 6, 8, 10]);
+    }
+
+    #[test]
+    #[should_panic(expected = "the third")]
+    fn a_panic_is_passed_on() {
+        map(2, 0..5, |n| assert!(n != 3, "the third"));
+    }
+
+    #[test]
+    fn little_work_deserves_one_thread() {
+        assert_eq!(worth(0, 10), 1);
+        assert_eq!(worth(19, 10), 1);
+        assert!(worth(1_000, 10) >= 1);
+    }
+}

@@ -81,6 +81,23 @@ pub async fn run(
     })
 }
 
+/// The least time until ready and the least memory at rest, MiB.
+pub async fn restarts(
+    program: &Program,
+    data_dir: &Path,
+    times: usize,
+) -> anyhow::Result<(Duration, f64)> {
+    let (mut ready, mut idle_mib) = (Duration::MAX, f64::INFINITY);
+    for _ in 0..times {
+        let server = Server::start(program, data_dir).await?;
+        tokio::time::sleep(REST).await;
+        ready = ready.min(server.ready_after);
+        idle_mib = idle_mib.min(server.memory_mib("VmRSS")?);
+        server.stop().await?;
+    }
+    Ok((ready, idle_mib))
+}
+
 /// The books must say that every record is stored once.
 fn all_stored(status: &Value, signals: &[(&str, &Requests)]) -> anyhow::Result<()> {
     for (name, requests) in signals {

@@ -2,6 +2,7 @@
 
 mod client;
 mod corpus;
+mod growth;
 mod ingest;
 mod limits;
 mod load;
@@ -44,7 +45,8 @@ struct Options {
     /// Ingest runs per signal; the one with the least CPU time counts
     #[arg(long, default_value_t = 1)]
     runs: usize,
-    /// What to measure; also `path-spans`, `path-logs`, `path-metrics`: the write path inside this process
+    /// What to measure; also `growth`: ten hours one after the other; `path-spans`, `path-logs`, `path-metrics`: the
+    /// write path inside this process
     #[arg(long, value_delimiter = ',', default_values = ["limits", "traces", "logs", "metrics", "all"])]
     only: Vec<String>,
     /// Where data directories are made and removed
@@ -77,6 +79,7 @@ async fn main() -> anyhow::Result<()> {
     std::fs::create_dir_all(&options.dir)?;
     let settings = Settings {
         seed: options.seed,
+        traffic: 0,
         scale: options.scale,
         start_ns: options.start.map_or_else(last_hour_ns, |seconds| seconds * 1_000_000_000),
     };
@@ -98,6 +101,13 @@ async fn measure(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let wanted = |part: &str| options.only.iter().any(|only| only == part);
+    if wanted("growth") {
+        let dir = fresh_dir(options)?;
+        growth::run(program, &dir.path().join("data"), settings, report).await?;
+        if options.only.len() == 1 {
+            return Ok(());
+        }
+    }
     let started = Instant::now();
     let shop = Shop::new(settings);
     let traces = corpus::traces::encode(&shop);
@@ -262,11 +272,11 @@ async fn restarts_and_queries(
     known: &Known<'_>,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let mut empty = restarts(program, &dir.join("empty"), 3).await?;
+    let mut empty = ingest::restarts(program, &dir.join("empty"), 3).await?;
     if let Some((ready, idle_mib)) = first {
         empty = (empty.0.min(ready), empty.1.min(idle_mib));
     }
-    let full = restarts(program, data_dir, 3).await?;
+    let full = ingest::restarts(program, data_dir, 3).await?;
     let row = |figure: &str, unit, value| Row::plain("restart, best of 3", figure, unit, value);
     report.add(row("ready, empty", "ms", empty.0.as_secs_f64() * 1e3).at_most(50.0));
     report.add(row("ready, with this data", "ms", full.0.as_secs_f64() * 1e3).at_most(100.0));
@@ -277,21 +287,4 @@ async fn restarts_and_queries(
     report.add(Row::plain("queries", "RSS after them", "MiB", server.memory_mib("VmRSS")?));
     server.stop().await?;
     Ok(())
-}
-
-/// The least time until ready and the least memory at rest.
-async fn restarts(
-    program: &Program,
-    data_dir: &Path,
-    times: usize,
-) -> anyhow::Result<(Duration, f64)> {
-    let (mut ready, mut idle_mib) = (Duration::MAX, f64::INFINITY);
-    for _ in 0..times {
-        let server = Server::start(program, data_dir).await?;
-        tokio::time::sleep(ingest::REST).await;
-        ready = ready.min(server.ready_after);
-        idle_mib = idle_mib.min(server.memory_mib("VmRSS")?);
-        server.stop().await?;
-    }
-    Ok((ready, idle_mib))
 }

@@ -95,7 +95,7 @@ fn weights(random: &mut Random) -> Vec<f64> {
 }
 
 fn plan(shop: &Shop) -> Vec<Log> {
-    let mut random = Random::new(shop.settings.seed ^ 0x6c6f_6773);
+    let mut random = Random::new(shop.settings.traffic_seed() ^ 0x6c6f_6773);
     let weights = weights(&mut random);
     let total = weights[weights.len() - 1];
     let mut logs: Vec<Log> = (0..shop.settings.of(LOGS))
@@ -144,7 +144,7 @@ pub fn encode(shop: &Shop) -> (Requests, Facts) {
 }
 
 fn write(shop: &Shop, log: &Log, place: u32, text: &mut String, record: &mut Message<'_>) {
-    let mut random = Random::new(shop.settings.seed ^ u64::from(place) << 20);
+    let mut random = Random::new(shop.settings.traffic_seed() ^ u64::from(place) << 20);
     let severity = severity(log.template);
     record.fixed64(1, log.time_ns);
     record.varint(2, u64::from(severity));

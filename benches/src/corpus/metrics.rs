@@ -298,7 +298,7 @@ struct Row {
 
 /// The requests in time order.
 pub fn encode(shop: &Shop) -> (Requests, Facts) {
-    let mut random = Random::new(shop.settings.seed ^ 0x6d65_7472);
+    let mut random = Random::new(shop.settings.traffic_seed() ^ 0x6d65_7472);
     let count = if shop.settings.scale >= 1.0 {
         shop.pods.len()
     } else {

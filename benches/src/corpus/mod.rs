@@ -24,6 +24,8 @@ pub const HOUR_NS: u64 = 3_600_000_000_000;
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     pub seed: u64,
+    /// Tells apart what happens in one shop: traces, logs and values, but not the instances and their series.
+    pub traffic: u64,
     /// 1 is 64,000 traces, 1,024,000 logs, 84 instances with metrics.
     pub scale: f64,
     /// Start of the hour, Unix ns.
@@ -33,6 +35,10 @@ pub struct Settings {
 impl Settings {
     pub fn of(&self, at_full_scale: usize) -> usize {
         ((at_full_scale as f64 * self.scale).round() as usize).max(1)
+    }
+
+    pub fn traffic_seed(&self) -> u64 {
+        self.seed ^ self.traffic << 40
     }
 }
 
@@ -67,13 +73,13 @@ impl Shop {
     }
 
     pub fn trace_id(&self, trace: u32) -> [u8; 16] {
-        let seed = self.settings.seed ^ 0x7472_6163_6500_0000;
+        let seed = self.settings.traffic_seed() ^ 0x7472_6163_6500_0000;
         let (high, low) = (mix(seed ^ u64::from(trace)), mix(!seed ^ u64::from(trace)));
         (u128::from(high) << 64 | u128::from(low)).to_be_bytes()
     }
 
     pub fn span_id(&self, span: u32) -> [u8; 8] {
-        mix(self.settings.seed ^ 0x7370_616e_0000_0000 ^ u64::from(span)).to_be_bytes()
+        mix(self.settings.traffic_seed() ^ 0x7370_616e_0000_0000 ^ u64::from(span)).to_be_bytes()
     }
 }
 
@@ -116,7 +122,7 @@ mod tests {
     use prost::Message;
 
     fn small() -> Shop {
-        Shop::new(Settings { seed: 42, scale: 0.01, start_ns: 500_000 * HOUR_NS })
+        Shop::new(Settings { seed: 42, traffic: 0, scale: 0.01, start_ns: 500_000 * HOUR_NS })
     }
 
     #[test]

@@ -54,7 +54,7 @@ const TRACES: usize = 64_000;
 /// All traces, oldest first, and their spans, trace by trace.
 pub fn plan(settings: &Settings, pods_per_service: usize) -> (Vec<Trace>, Vec<Span>) {
     let count = settings.of(TRACES);
-    let mut random = Random::new(settings.seed ^ 0x706c_616e);
+    let mut random = Random::new(settings.traffic_seed() ^ 0x706c_616e);
     let mut starts: Vec<u64> = (0..count)
         .map(|_| settings.start_ns + (random.unit() * (HOUR_NS - 10_000_000_000) as f64) as u64)
         .collect();
@@ -196,7 +196,7 @@ fn write(shop: &Shop, place: u32, message: &mut Message<'_>) {
     if span.parent != u32::MAX {
         message.bytes(4, &shop.span_id(span.parent));
     }
-    let hash = mix(shop.settings.seed ^ u64::from(place));
+    let hash = mix(shop.settings.traffic_seed() ^ u64::from(place));
     let (name, kind) = match span.shape {
         Shape::Server => {
             let (method, path) = route(pod.service, span.operation);

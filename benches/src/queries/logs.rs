@@ -31,7 +31,7 @@ pub fn sets<'a>(known: &'a Known<'a>) -> Vec<Set<'a>> {
             (None, Some(15.0)),
             WORDS.iter().map(|word| newest(known, word)).collect(),
         ),
-        set("logs by trace ID", (None, Some(3.0)), by_trace(known)),
+        by_trace_id(known),
         set(
             "count of a service's errors",
             (None, Some(4.0)),
@@ -43,6 +43,10 @@ pub fn sets<'a>(known: &'a Known<'a>) -> Vec<Set<'a>> {
             (0..10).map(|_| severities(known)).collect(),
         ),
     ]
+}
+
+pub fn by_trace_id<'a>(known: &'a Known<'a>) -> Set<'a> {
+    Set { name: "logs by trace ID", goals: (None, Some(3.0)), queries: by_trace(known) }
 }
 
 /// By template, whether its text holds the words side by side.

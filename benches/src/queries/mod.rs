@@ -53,7 +53,7 @@ pub async fn run(
     let mut client = Client::connect(server.http).await?;
     let cpu_before = server.cpu_seconds()?;
     for set in sets.into_iter().flatten() {
-        ask(server, &mut client, set, report).await?;
+        ask(server, &mut client, set, "queries", report).await?;
     }
     let cpu = server.cpu_seconds()? - cpu_before;
     report.add(Row::plain("queries", "all of them", "CPU-s", cpu));
@@ -61,12 +61,36 @@ pub async fn run(
     Ok(())
 }
 
+/// Asks for traces by ID, of a section of its own; returns the 95th percentile, ms.
+pub async fn trace_by_id(
+    server: &Server,
+    known: &Known<'_>,
+    section: &str,
+    report: &mut Report,
+) -> anyhow::Result<f64> {
+    let mut client = Client::connect(server.http).await?;
+    ask(server, &mut client, traces::trace_by_id(known), section, report).await
+}
+
+/// As [`trace_by_id`], for the logs of a trace.
+pub async fn logs_by_trace_id(
+    server: &Server,
+    known: &Known<'_>,
+    section: &str,
+    report: &mut Report,
+) -> anyhow::Result<f64> {
+    let mut client = Client::connect(server.http).await?;
+    ask(server, &mut client, logs::by_trace_id(known), section, report).await
+}
+
+/// Returns the 95th percentile, ms.
 async fn ask(
     server: &Server,
     client: &mut Client,
     set: Set<'_>,
+    section: &str,
     report: &mut Report,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<f64> {
     let cpu_before = server.cpu_seconds()?;
     let (mut times, mut right, mut asked) = (Vec::new(), 0, 0u32);
     let mut first_fault: Option<String> = None;
@@ -98,7 +122,7 @@ async fn ask(
     let note = format!("{right}/{asked} right");
     let row = |percent: f64| {
         let figure = format!("{}, p{percent}", set.name);
-        Row::plain("queries", &figure, "ms", times.percentile_ms(percent))
+        Row::plain(section, &figure, "ms", times.percentile_ms(percent))
     };
     let with_goal = |row: Row, goal: Option<f64>| match goal {
         Some(goal) => row.at_most(goal),
@@ -107,8 +131,8 @@ async fn ask(
     report.add(with_goal(row(50.0), set.goals.0).note(note));
     report.add(with_goal(row(95.0), set.goals.1));
     report.add(row(99.0));
-    report.add(Row::plain("queries", &format!("{}, CPU each", set.name), "ms", cpu_ms));
-    Ok(())
+    report.add(Row::plain(section, &format!("{}, CPU each", set.name), "ms", cpu_ms));
+    Ok(times.percentile_ms(95.0))
 }
 
 fn ensure_equal<T: PartialEq + std::fmt::Debug>(what: &str, got: T, want: T) -> Result<(), String> {

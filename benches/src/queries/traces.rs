@@ -15,13 +15,17 @@ const LIMIT: usize = 20;
 
 pub fn sets<'a>(known: &'a Known<'a>) -> Vec<Set<'a>> {
     vec![
-        Set { name: "trace by ID", goals: (Some(1.5), Some(4.0)), queries: by_id(known) },
+        trace_by_id(known),
         Set {
             name: "trace search (service, operation, duration; 20)",
             goals: (None, Some(20.0)),
             queries: searches(known),
         },
     ]
+}
+
+pub fn trace_by_id<'a>(known: &'a Known<'a>) -> Set<'a> {
+    Set { name: "trace by ID", goals: (Some(1.5), Some(4.0)), queries: by_id(known) }
 }
 
 fn by_id<'a>(known: &'a Known<'a>) -> Vec<Query<'a>> {

@@ -10,6 +10,7 @@ mod exemplars;
 mod floats;
 mod gather;
 mod index;
+mod known;
 mod label_lists;
 mod merge;
 mod metadata;

@@ -4,6 +4,7 @@
 
 use super::batch::{FamilyMetadata, MetricDesc, MetricKind};
 use super::index::LabelIndex;
+use super::known::KnownSeries;
 use super::naming::Naming;
 use super::points::{self, Layout, Rows, SeriesPoints, Wanted};
 use super::select::in_parts;
@@ -257,6 +258,7 @@ pub struct MetricSegment {
     series_path: std::path::PathBuf,
     interner: Arc<Interner>,
     naming: Naming,
+    known: Arc<KnownSeries>,
     table: OnceLock<SeriesTable>,
 }
 
@@ -266,6 +268,7 @@ impl MetricSegment {
         meta: &SegmentMeta,
         interner: Arc<Interner>,
         naming: Naming,
+        known: Arc<KnownSeries>,
     ) -> io::Result<Self> {
         let points = ParquetFile::open(&dir.file_path(meta, "parquet"))?;
         if points.rows() as u64 != meta.rows {
@@ -284,6 +287,7 @@ impl MetricSegment {
             series_path,
             interner,
             naming,
+            known,
             table: OnceLock::new(),
         })
     }
@@ -334,7 +338,7 @@ impl MetricSegment {
             let row_counts = column("rows")?.as_primitive::<Int64Type>();
             let min_times = column("min_time")?.as_primitive::<TimestampNanosecondType>();
             let max_times = column("max_time")?.as_primitive::<TimestampNanosecondType>();
-            for row in 0..batch.num_rows() {
+            let mut read = |id: u128, row: usize| -> io::Result<SeriesMeta> {
                 let resource = resources
                     .entry(resource_texts.value(row).to_owned())
                     .or_insert_with_key(|t| columnar::resource_from_json(t, &self.interner))
@@ -357,8 +361,14 @@ impl MetricSegment {
                 let object = serde_json::from_str(lists.value(row))?;
                 let mut list = Vec::new();
                 attributes::put_stored_json_object(&mut list, &object);
+                Ok(SeriesMeta::new(id, desc, &list, &self.naming))
+            };
+            for row in 0..batch.num_rows() {
                 let id = u128::from_str_radix(ids.value(row), 16).map_err(|_| damaged("id"))?;
-                let meta = Arc::new(SeriesMeta::new(id, desc, &list, &self.naming));
+                let meta = match self.known.get(id, descriptions.value(row)) {
+                    Some(meta) => meta,
+                    None => self.known.add(read(id, row)?),
+                };
                 let bounds = if bounds.is_null(row) {
                     Arc::from([])
                 } else {

@@ -5,6 +5,7 @@ use super::batch::{
 };
 use super::column_cache::ColumnCache;
 use super::index::LabelIndex;
+use super::known::KnownSeries;
 use super::merge::merge;
 use super::naming::Naming;
 use super::native::NativeHistogram;
@@ -63,6 +64,7 @@ enum Total {
 pub struct MetricStore {
     pub(super) interner: Arc<Interner>,
     pub(super) naming: Naming,
+    known: Arc<KnownSeries>,
     /// Columns of sealed points for the next query.
     pub(super) columns: ColumnCache,
     /// Series of sealed points for the next query.
@@ -90,6 +92,7 @@ impl MetricStore {
         Self {
             interner,
             naming,
+            known: Arc::default(),
             columns: ColumnCache::default(),
             series: SeriesCache::default(),
             live: RwLock::default(),
@@ -121,11 +124,14 @@ impl MetricStore {
             let number = match hot.by_id.get(&point.series_id) {
                 Some(&number) => number,
                 None => {
-                    let list = batch.attributes.get(row);
-                    fresh.add_list(list);
-                    fresh.add_list(&desc.resource.attributes);
-                    let meta = SeriesMeta::new(point.series_id, desc.clone(), list, &self.naming);
-                    hot.add_series(Arc::new(meta))
+                    let known = self.known.get(point.series_id, &desc.description);
+                    hot.add_series(known.unwrap_or_else(|| {
+                        let list = batch.attributes.get(row);
+                        fresh.add_list(list);
+                        fresh.add_list(&desc.resource.attributes);
+                        let id = point.series_id;
+                        self.known.add(SeriesMeta::new(id, desc.clone(), list, &self.naming))
+                    }))
                 }
             };
             let (value, total) = if desc.is_delta() {
@@ -179,7 +185,8 @@ impl MetricStore {
     }
 
     fn open_one(&self, dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Arc<MetricSegment>> {
-        Ok(Arc::new(MetricSegment::open(dir, meta, self.interner.clone(), self.naming.clone())?))
+        let (interner, naming) = (self.interner.clone(), self.naming.clone());
+        Ok(Arc::new(MetricSegment::open(dir, meta, interner, naming, self.known.clone())?))
     }
 }
 

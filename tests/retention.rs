@@ -2,8 +2,10 @@
 
 mod common;
 
+use bytes::Bytes;
 use common::otlp::Sender;
-use common::{otlp, rounds};
+use common::{Server, otlp, rounds};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use prost::Message;
 use rand::distr::Alphanumeric;
@@ -12,7 +14,6 @@ use rand::{Rng, SeedableRng};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 use trefoil_collector::decode::DecodeLimits;
 use trefoil_collector::decoder::FrameDecoder;
@@ -104,62 +105,88 @@ fn taken(folder: &Path) -> u64 {
     used(folder).max(used(folder))
 }
 
-#[test]
-fn by_size_the_directory_stays_within_5_percent_of_its_limit_while_records_come_in() {
+/// Letters and digits, which compress badly and are one long word.
+fn noise(random: &mut StdRng, bytes: u64) -> String {
+    (0..bytes).map(|_| char::from(random.sample(Alphanumeric))).collect()
+}
+
+/// Sends until it is taken.
+async fn deliver(server: &Server, client: &reqwest::Client, body: Bytes) {
+    loop {
+        let request = client
+            .post(format!("{}/v1/logs", server.otlp_http))
+            .header("content-type", "application/x-protobuf")
+            .body(body.clone());
+        let status = request.send().await.unwrap().status();
+        if status.is_success() {
+            return;
+        }
+        assert!(matches!(status.as_u16(), 429 | 503), "{status}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_size_the_directory_stays_within_5_percent_of_its_limit_while_records_come_in() {
+    const LINE: usize = 1000;
     let seed = common::seed();
     let mut random = StdRng::seed_from_u64(seed);
     let dir = tempfile::tempdir().unwrap();
     let limit = rounds("SIZE_MIB", 16, 1024) << 20;
-    let mut config = Config::new(dir.path());
-    config.retention = None;
-    config.retention_bytes = Some(limit);
-    let opened = Opened::new(config);
+    // What comes in once the directory is full, by its limit.
+    let further = limit / 4 * rounds("SIZE_QUARTERS", 1, 16);
+    let size = limit.to_string();
+    let server =
+        Server::start_with(dir.path(), &["--retention", "unlimited", "--retention-size", &size]);
+    let client = reqwest::Client::new();
+    let noise = noise(&mut random, limit.min(32 << 20));
     let now_ns = otlp::now_ns();
     let (mut number, mut written) = (0, 0);
     let (mut highest, mut lowest) = (0, u64::MAX);
+    let mut taken_last = 0;
     let begun = Instant::now();
+    let mut looked = begun;
     let mut due = Duration::ZERO;
     // What had come in when the first data went.
     let mut full: Option<u64> = None;
-    while full.is_none_or(|before| written - before <= limit / 4) {
-        assert!(written < 3 * limit, "nothing expires");
+    while full.is_none_or(|before| written - before <= further) {
+        assert!(full.is_some() || written < 3 * limit, "nothing expires");
         // Old hours go first, whatever the order in which segments were written.
-        let time_ns = now_ns - 40 * HOUR_NS + written / (limit / 10) * HOUR_NS;
+        let time_ns = now_ns - 100 * HOUR_NS + written / (limit / 10) * HOUR_NS;
         let sender = Sender { service: "checkout".into(), time_ns };
         let mut request = sender.logs(number, 50);
         number += 1;
         for log in &mut request.resource_logs[0].scope_logs[0].log_records {
-            // One long word, which compresses badly.
-            let text: String = (0..1000).map(|_| char::from(random.sample(Alphanumeric))).collect();
-            log.body = Some(opentelemetry_proto::tonic::common::v1::AnyValue {
-                value: Some(opentelemetry_proto::tonic::common::v1::any_value::Value::StringValue(
-                    text,
-                )),
-            });
+            let at = random.random_range(0..noise.len() - LINE);
+            let line = Value::StringValue(noise[at..at + LINE].to_owned());
+            log.body = Some(AnyValue { value: Some(line) });
         }
-        let body = request.encode_to_vec();
+        let body = Bytes::from(request.encode_to_vec());
         let bytes = body.len() as u64;
         written += bytes;
-        opened.append(FrameKind::OtlpLogs, body);
-        let taken = taken(dir.path());
-        highest = highest.max(taken);
-        if opened.store.stats().ledger.logs.expired > 0 {
-            full.get_or_insert(written);
-            lowest = lowest.min(taken);
+        deliver(&server, &client, body).await;
+        if looked.elapsed() >= Duration::from_millis(20) {
+            looked = Instant::now();
+            taken_last = taken(dir.path());
+            highest = highest.max(taken_last);
+            if server.records("logs", "expired").await > 0 {
+                full.get_or_insert(written);
+                lowest = lowest.min(taken_last);
+            }
         }
         // A thirtieth of the limit in a second until the directory is nearly full, then a hundredth. Faster than data
         // are sealed, segments would grow to whole percents of such a small directory, and go as a whole.
-        let nearly_full = full.is_some() || taken > limit * 9 / 10;
+        let nearly_full = full.is_some() || taken_last > limit * 9 / 10;
         let a_second = if nearly_full { limit / 100 } else { limit / 30 };
         due += Duration::from_secs_f64(bytes as f64 / a_second as f64);
-        thread::sleep(due.saturating_sub(begun.elapsed()));
+        tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
     }
     eprintln!("{written} bytes came in; limit {limit}: between {lowest} and {highest} bytes");
     let percent = |bytes: u64| bytes as f64 * 100.0 / limit as f64;
     eprintln!("between {:.2} % and {:.2} % of the limit", percent(lowest), percent(highest));
     assert!(highest <= limit * 105 / 100, "{highest} bytes of {limit}");
     assert!(lowest >= limit * 95 / 100, "{lowest} bytes of {limit}");
-    opened.assert_balanced();
+    server.books().await.unwrap();
 }
 
 /// What a file holds once it is unpacked: Parquet as text, the log's requests, others as they are and decompressed.
@@ -234,13 +261,8 @@ fn a_deleted_service_leaves_no_trace_in_any_store_or_index() {
             for log in &mut logs.resource_logs[0].scope_logs[0].log_records {
                 log.event_name = format!("event of {THEIRS}");
                 log.severity_text = THEIRS.to_uppercase();
-                log.body = Some(opentelemetry_proto::tonic::common::v1::AnyValue {
-                    value: Some(
-                        opentelemetry_proto::tonic::common::v1::any_value::Value::StringValue(
-                            format!("the word {THEIRS} stands here {number}"),
-                        ),
-                    ),
-                });
+                let body = format!("the word {THEIRS} stands here {number}");
+                log.body = Some(AnyValue { value: Some(Value::StringValue(body)) });
             }
         }
         opened.append(FrameKind::OtlpTraces, sender.traces(number, 5).encode_to_vec());

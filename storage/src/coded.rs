@@ -5,7 +5,7 @@
 //!
 //! Source: parquet-format, `Encodings.md` ("Dictionary Encoding", "Run Length Encoding / Bit-Packing Hybrid").
 
-use crate::columnar::PAGE_ROWS;
+use crate::columnar::SPAN_PAGE_ROWS;
 use crate::wire::put_varint;
 use arrow::array::{Array, AsArray, DictionaryArray, StringArray};
 use arrow::datatypes::Int32Type;
@@ -89,7 +89,7 @@ impl<'a> CodedColumn<'a> {
         let data_start = pages.compressed_bytes;
         let width = (u32::BITS - (self.used.len() as u32 - 1).leading_zeros()) as u8;
         let mut offsets = OffsetIndexBuilder::new();
-        for codes in self.codes.chunks(PAGE_ROWS) {
+        for codes in self.codes.chunks(SPAN_PAGE_ROWS) {
             let mut buf = vec![width];
             put_codes(&mut buf, codes, width);
             let written = pages.write(Page::DataPage {

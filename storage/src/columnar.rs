@@ -35,6 +35,9 @@ pub(crate) const COLUMNS_MAX: usize = 64;
 /// Rows a page holds at most: what a point read decodes per column.
 pub(crate) const PAGE_ROWS: usize = 4096;
 
+/// The same for spans, which are read by trace ID from some forty columns: each costs passing over half a page.
+pub(crate) const SPAN_PAGE_ROWS: usize = 3072;
+
 /// Rows a row group holds at most.
 pub(crate) const GROUP_ROWS: usize = 128 * 1024;
 

@@ -1,16 +1,30 @@
 //! One query's or replay's work on several cores.
-//!
-//! Threads live as long as the work: queries that run at once are then dealt out by the system, and a small one never
-//! waits behind the pieces of a large one.
 
 use parking_lot::Mutex;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::OnceLock;
+
+/// Threads that stay: those made anew for each query would begin without memory at hand, and what they ask for first
+/// costs more than they save. There are two for each core, so that a small query need not wait until a large one is
+/// through.
+fn pool() -> Option<&'static ThreadPool> {
+    static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
+    let pool = POOL.get_or_init(|| {
+        let name = |number| format!("worker-{number}");
+        let built = ThreadPoolBuilder::new().num_threads(2 * cores()).thread_name(name).build();
+        built.inspect_err(|error| tracing::warn!(%error, "no threads; queries use one core")).ok()
+    });
+    pool.as_ref()
+}
+
+fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
 
 /// Threads that an amount of work deserves: one for each `share` of it, at most one a core, at least one.
 pub fn worth(work: usize, share: usize) -> usize {
-    static CORES: OnceLock<usize> = OnceLock::new();
-    let cores = *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from));
-    cores.min(work / share.max(1)).max(1)
+    cores().min(work / share.max(1)).max(1)
 }
 
 /// What `work` makes of each item, in the order of the items. The calling thread works too.
@@ -24,29 +38,24 @@ pub fn map<T: Send, R: Send>(
 ) -> Vec<R> {
     let items: Vec<T> = items.into_iter().collect();
     let threads = threads.min(items.len());
-    if threads <= 1 {
+    let Some(pool) = (threads > 1).then(pool).flatten() else {
         return items.into_iter().map(work).collect();
-    }
+    };
     let waiting = Mutex::new(items.into_iter().enumerate());
+    let done: Mutex<Vec<(usize, R)>> = Mutex::default();
     let run = || {
-        let mut done: Vec<(usize, R)> = Vec::new();
         loop {
             let next = waiting.lock().next();
-            let Some((place, item)) = next else { return done };
-            done.push((place, work(item)));
+            let Some((place, item)) = next else { return };
+            let made = work(item);
+            done.lock().push((place, made));
         }
     };
-    let mut done = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(&run)).collect();
-        let mut done = run();
-        for other in others {
-            match other.join() {
-                Ok(part) => done.extend(part),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        done
+    pool.in_place_scope(|scope| {
+        (1..threads).for_each(|_| scope.spawn(|_| run()));
+        run();
     });
+    let mut done = done.into_inner();
     done.sort_unstable_by_key(|(place, _)| *place);
     done.into_iter().map(|(_, made)| made).collect()
 }

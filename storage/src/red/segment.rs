@@ -84,9 +84,12 @@ fn write_pieces(
         }
         batch_of(&cells)
     });
-    let properties = columnar::delta(columnar::properties(), "time").build();
+    let mut properties = columnar::delta(columnar::properties(), "time");
+    for column in ["histogram", "exemplars"] {
+        properties = columnar::repetitive(properties, column);
+    }
     let file = dir.create(Signal::Red, partition_ns, id, "parquet")?;
-    let parquet = columnar::write_each(file, batches, properties)?;
+    let parquet = columnar::write_each(file, batches, properties.build())?;
     Ok(SegmentMeta {
         signal: Signal::Red,
         id,

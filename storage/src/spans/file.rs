@@ -4,7 +4,7 @@ use super::index::{self, Entry};
 use super::names::{NAMES_TEXT, Names};
 use super::segment::{INDEX, SpanSegment};
 use crate::coded::CodedColumn;
-use crate::columnar::{self, KeyTypes, parquet_error};
+use crate::columnar::{self, KeyTypes, SPAN_PAGE_ROWS, parquet_error};
 use crate::segment::{DurableFile, SegmentDir, SegmentMeta};
 use crate::signal::Signal;
 use arrow::array::{AsArray, RecordBatch, new_null_array};
@@ -191,6 +191,8 @@ fn properties(keys: &KeyTypes, names: &Names) -> WriterProperties {
     let trace_id = ColumnPath::new(vec!["trace_id".to_owned()]);
     let resource = ColumnPath::new(vec!["resource".to_owned()]);
     properties
+        .set_data_page_row_count_limit(SPAN_PAGE_ROWS)
+        .set_write_batch_size(SPAN_PAGE_ROWS)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES_MAX)
         .set_column_dictionary_page_size_limit(resource, RESOURCES_BYTES_MAX)
         .set_column_dictionary_enabled(trace_id.clone(), false)

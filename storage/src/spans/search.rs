@@ -164,12 +164,11 @@ impl SpanSnapshot {
             found.len() >= query.limit
                 && query.limit.checked_sub(1).is_none_or(|last| found[last].start_ns > latest_ns)
         };
-        for (max_ns, candidates) in Looking::new(&units, query) {
-            if enough(&found, max_ns) {
-                break;
-            }
+        let mut looking = Looking::new(&units, query);
+        while looking.newest_ns().is_some_and(|newest_ns| !enough(&found, newest_ns)) {
+            let candidates = looking.look()?;
             let mut newest: Vec<([u8; 16], u64)> =
-                candidates?.into_iter().filter(|(id, _)| !seen.contains(id)).collect();
+                candidates.into_iter().filter(|(id, _)| !seen.contains(id)).collect();
             newest.sort_by_key(|(id, start_ns)| (std::cmp::Reverse(*start_ns), *id));
             // A trace's status is known only when it has been read whole, hence in portions.
             for chunk in newest.chunks(query.limit.clamp(16, 256)) {
@@ -252,28 +251,24 @@ impl<'a> Looking<'a> {
         Self { units, query, ready: VecDeque::new(), groups_met: false }
     }
 
-    fn look(&mut self) {
-        let groups = self.units.iter().take_while(|(_, unit)| matches!(unit, Unit::Group(..)));
-        let at_once = threads::worth(groups.count(), 1);
-        let threads = if self.groups_met { at_once } else { 1 };
-        self.groups_met |= matches!(self.units.first(), Some((_, Unit::Group(..))));
-        let units = &self.units[..threads.min(self.units.len())];
-        self.ready = threads::map(threads, units, |(_, unit)| unit.candidates(self.query)).into();
+    /// No span of the units to come starts later; `None` when there are none.
+    fn newest_ns(&self) -> Option<u64> {
+        self.units.first().map(|(max_ns, _)| *max_ns)
     }
-}
 
-impl Iterator for Looking<'_> {
-    /// Newest start in the unit, and what fits of it.
-    type Item = (u64, io::Result<Candidates>);
-
-    fn next(&mut self) -> Option<Self::Item> {
+    /// What fits of the next unit.
+    fn look(&mut self) -> io::Result<Candidates> {
         if self.ready.is_empty() {
-            self.look();
+            let groups = self.units.iter().take_while(|(_, unit)| matches!(unit, Unit::Group(..)));
+            let at_once = threads::worth(groups.count(), 1);
+            let threads = if self.groups_met { at_once } else { 1 };
+            self.groups_met |= matches!(self.units.first(), Some((_, Unit::Group(..))));
+            let units = &self.units[..threads.min(self.units.len())];
+            let query = self.query;
+            self.ready = threads::map(threads, units, |(_, unit)| unit.candidates(query)).into();
         }
-        let candidates = self.ready.pop_front()?;
-        let (first, rest) = self.units.split_first()?;
-        self.units = rest;
-        Some((first.0, candidates))
+        self.units = self.units.get(1..).unwrap_or_default();
+        self.ready.pop_front().unwrap_or_else(|| Ok(Candidates::default()))
     }
 }
 

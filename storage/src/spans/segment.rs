@@ -11,10 +11,8 @@ use super::row::Span;
 use crate::columnar::{self, AttributeReader, ParquetFile};
 use crate::resource::{Interner, Resource, Scope};
 use crate::segment::{SegmentDir, SegmentMeta};
-use crate::threads;
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch};
-use arrow::compute::concat_batches;
-use arrow::datatypes::{Int32Type, Int64Type, Schema, TimestampNanosecondType, UInt32Type};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType, UInt32Type};
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 use std::io;
@@ -44,12 +42,6 @@ const ROW_COLUMNS: [&str; 16] = [
     "events",
     "links",
 ];
-
-/// Rows that are read by several threads at once, see [`SpanSegment::read_wide`]; more are streamed.
-const WIDE_ROWS_MAX: usize = 4096;
-
-/// Columns in which a few rows are found sooner than a thread is started for them.
-const COLUMNS_PER_THREAD: usize = 16;
 
 /// An open segment.
 #[derive(Debug)]
@@ -168,43 +160,11 @@ impl SpanSegment {
             .collect();
         columns.extend(keys.iter().map(String::as_str));
         let mut spans = Vec::new();
-        let selected = rows.map(|rows| rows.iter().map(Range::len).sum::<usize>());
-        if let (Some(rows), Some(1..=WIDE_ROWS_MAX)) = (rows, selected) {
-            read_rows(&self.read_wide(&columns, rows)?, interner, texts, &mut spans)?;
-            return Ok(spans);
-        }
         for batch in self.file.read(&columns, rows)? {
             let batch = batch.map_err(columnar::arrow_error)?;
             read_rows(&batch, interner, texts, &mut spans)?;
         }
         Ok(spans)
-    }
-
-    /// Few rows of many columns: most of the time goes to finding them in each column's page, which several threads
-    /// share.
-    fn read_wide(&self, columns: &[&str], rows: &[Range<usize>]) -> io::Result<RecordBatch> {
-        let threads = threads::worth(columns.len(), COLUMNS_PER_THREAD);
-        // Dealt out like cards: heavy columns stand together.
-        let hands = (0..threads).map(|first| columns.iter().skip(first).step_by(threads).copied());
-        let parts = threads::map(threads, hands, |hand| -> io::Result<RecordBatch> {
-            let columns: Vec<&str> = hand.collect();
-            let batches: Vec<RecordBatch> = self
-                .file
-                .read(&columns, Some(rows))?
-                .collect::<Result<_, _>>()
-                .map_err(columnar::arrow_error)?;
-            let first = batches.first().ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidData, "the rows of a trace are missing")
-            })?;
-            concat_batches(&first.schema(), &batches).map_err(columnar::arrow_error)
-        });
-        let (mut fields, mut arrays) = (Vec::new(), Vec::new());
-        for part in parts {
-            let part = part?;
-            fields.extend(part.schema().fields().iter().cloned());
-            arrays.extend(part.columns().iter().cloned());
-        }
-        RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(columnar::arrow_error)
     }
 }
 

@@ -33,7 +33,8 @@ pub fn health(row: &ServiceRow) -> Health {
         let (before, now) = seen.split_at(seen.len() - NOW_STEPS);
         let mut before = before.to_vec();
         before.sort_by(f64::total_cmp);
-        let usual = before[before.len() / 2];
+        // The lower quartile and not the median: what has been slow for most of the range is still slow.
+        let usual = before[before.len() / 4];
         let worst = now.iter().copied().fold(0.0, f64::max);
         if worst > SLOW_MIN_NS && worst > usual * SLOW_FACTOR {
             slower = Some(worst / usual.max(1.0));
@@ -55,11 +56,13 @@ mod tests {
             error_series: vec![Some(0.0); 6],
             ..ServiceRow::default()
         };
-        // Usual is the median of what came before the last three steps.
-        assert_eq!(health(&row).slower, Some(900e6 / 11e6));
+        // Usual is the lower quartile of what came before the last three steps.
+        assert_eq!(health(&row).slower, Some(900e6 / 10e6));
         assert_eq!(health(&row).failing, None);
         row.error_series[5] = Some(0.4);
         assert_eq!(health(&row).failing, Some(0.4));
+        row.p99_series = [vec![Some(10e6); 6], vec![Some(900e6); 18]].concat();
+        assert_eq!(health(&row).slower, Some(90.0), "three minutes later it is still seen");
         row.p99_series = vec![Some(10e6); 6];
         row.error_series = vec![Some(0.01); 6];
         assert!(health(&row).is_well());

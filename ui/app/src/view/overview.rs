@@ -49,6 +49,14 @@ fn Table(list: ServiceList, query: String) -> impl IntoView {
     rows.sort_by(|(a, x), (b, y)| {
         a.is_well().cmp(&b.is_well()).then(y.rate.total_cmp(&x.rate)).then(x.name.cmp(&y.name))
     });
+    // The last step is still filling: drawn, it would look like a drop.
+    let step_ns = list.step_ns.max(1);
+    let whole = (list.end / step_ns).saturating_sub(list.start / step_ns) as usize;
+    for (_, row) in &mut rows {
+        row.rate_series.truncate(whole);
+        row.error_series.truncate(whole);
+        row.p99_series.truncate(whole);
+    }
     view! {
         <div class="scroll">
             <table class="services">

@@ -1,9 +1,12 @@
 //! Numbers as people read them.
 
-/// Nanoseconds: `820 ns`, `4.2 µs`, `180 ms`, `1.25 s`, `3 min 20 s`.
+/// Nanoseconds: `0 s`, `820 ns`, `4.2 µs`, `180 ms`, `1.25 s`, `3 min 20 s`.
 pub fn duration(ns: f64) -> String {
     let magnitude = ns.abs();
-    if magnitude < 1e3 {
+    if magnitude == 0.0 {
+        // An axis in seconds does not begin with nanoseconds.
+        "0 s".to_owned()
+    } else if magnitude < 1e3 {
         format!("{ns:.0} ns")
     } else if magnitude < 1e6 {
         format!("{} µs", significant(ns / 1e3))
@@ -113,7 +116,7 @@ mod tests {
     #[test]
     fn durations_have_the_unit_people_expect() {
         for (ns, text) in [
-            (0.0, "0 ns"),
+            (0.0, "0 s"),
             (820.0, "820 ns"),
             (4_200.0, "4.2 µs"),
             (180e6, "180 ms"),

@@ -3,7 +3,7 @@
 //! The trace ID joins spans, logs and exemplars; the services on the trace join it to their RED figures around it.
 
 use crate::exec::logs::log_row;
-use crate::exec::red::{Figures, entry_cells};
+use crate::exec::red::{Figures, covered_seconds, entry_cells};
 use crate::exec::traces::traces_data;
 use std::collections::BTreeMap;
 use std::io;
@@ -58,10 +58,15 @@ pub fn trace_context(stores: &Stores, trace_id: &[u8; 16]) -> io::Result<Option<
         count.1 += u64::from(span.fields.is_error());
     }
     let (from_ns, to_ns) = (start_ns.saturating_sub(AROUND_NS), end_ns.saturating_add(AROUND_NS));
+    let mut cells: Vec<Vec<RedCell>> = Vec::new();
+    for name in counts.keys() {
+        let filter = RedFilter { service: Some((*name).to_owned()), ..RedFilter::default() };
+        cells.push(stores.red.cells(&filter, from_ns, to_ns)?);
+    }
+    // Of a trace that has just ended, the time after it is still to come.
+    let seconds = covered_seconds(cells.iter().flatten(), from_ns, to_ns);
     let mut services = Vec::new();
-    for (name, (span_count, error_count)) in counts {
-        let filter = RedFilter { service: Some(name.to_owned()), ..RedFilter::default() };
-        let cells = stores.red.cells(&filter, from_ns, to_ns)?;
+    for ((name, (span_count, error_count)), cells) in counts.into_iter().zip(&cells) {
         let cells: Vec<&RedCell> = cells.iter().collect();
         let mut figures = Figures::default();
         entry_cells(&cells).iter().for_each(|cell| figures.add(cell));
@@ -69,7 +74,7 @@ pub fn trace_context(stores: &Stores, trace_id: &[u8; 16]) -> io::Result<Option<
             name: name.to_owned(),
             span_count,
             error_count,
-            rate: figures.count as f64 / ((to_ns - from_ns) as f64 / 1e9),
+            rate: figures.count as f64 / seconds,
             error_ratio: figures.error_ratio(),
             p50_ns: figures.percentile_ns(0.5),
             p99_ns: figures.percentile_ns(0.99),

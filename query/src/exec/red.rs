@@ -70,9 +70,16 @@ pub fn step_for(start_ns: u64, end_ns: u64, wanted: u64) -> u64 {
 }
 
 /// Seconds over which counts of a range were collected: from the first cell on, since nothing came before.
-fn covered_seconds(cells: &[RedCell], start_ns: u64, end_ns: u64) -> f64 {
-    let first = cells.iter().map(|cell| cell.time_ns).min().unwrap_or(start_ns);
-    let last = cells.iter().map(|c| c.time_ns.saturating_add(c.width_ns)).max().unwrap_or(end_ns);
+pub fn covered_seconds<'a>(
+    cells: impl IntoIterator<Item = &'a RedCell>,
+    start_ns: u64,
+    end_ns: u64,
+) -> f64 {
+    let ends = cells
+        .into_iter()
+        .map(|cell| (cell.time_ns, cell.time_ns.saturating_add(cell.width_ns)))
+        .reduce(|(first, last), (start, end)| (first.min(start), last.max(end)));
+    let (first, last) = ends.unwrap_or((start_ns, end_ns));
     let covered = end_ns.min(last).saturating_sub(start_ns.max(first));
     (covered as f64 / SECOND_NS as f64).max(10.0)
 }

@@ -127,4 +127,13 @@ async fn only_reading_is_allowed_and_errors_name_the_fault() {
             other => panic!("{sql}: {other:?}"),
         }
     }
+    let words = async |sql| one(sql).await.unwrap_err().to_string();
+    assert_eq!(
+        words("select 1 from span").await,
+        "there is no table \"span\"; the tables are spans"
+    );
+    assert_eq!(
+        words("drop table spans").await,
+        "DDL not supported: DropTable; SQL can read here, and nothing else: use SELECT"
+    );
 }

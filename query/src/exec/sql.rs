@@ -94,7 +94,9 @@ impl SqlEngine {
             .with_allow_statements(false);
         let frame =
             context.sql_with_options(sql, options).await.map_err(|e| match self.explain(e) {
-                SqlError::Failed(message) => SqlError::Invalid(message),
+                SqlError::Failed(message) | SqlError::Invalid(message) => {
+                    SqlError::Invalid(advised(message, self.tables.iter().map(|(name, _)| *name)))
+                }
                 other => other,
             })?;
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
@@ -149,6 +151,20 @@ impl SqlEngine {
             root => SqlError::Failed(root.to_string()),
         }
     }
+}
+
+/// What to do is added to messages that only say what is wrong.
+fn advised(message: String, tables: impl Iterator<Item = &'static str>) -> String {
+    let unknown = message.strip_prefix("table 'datafusion.public.");
+    if let Some(name) = unknown.and_then(|rest| rest.strip_suffix("' not found")) {
+        let tables: Vec<&str> = tables.collect();
+        return format!("there is no table {name:?}; the tables are {}", tables.join(", "));
+    }
+    let writes = ["DDL not supported", "DML not supported", "Statement not supported"];
+    if writes.iter().any(|start| message.starts_with(start)) {
+        return format!("{message}; SQL can read here, and nothing else: use SELECT");
+    }
+    message
 }
 
 /// Words and quoted identifiers of a query: candidates for attribute columns.

@@ -274,9 +274,10 @@ fn heat_chart(heat: Arc<Heat>, exemplars: Vec<Exemplar>, facts: &Facts) -> impl 
     let heat = Heat::clone(&heat).holding(exemplars.iter().map(|e| e.value));
     let dots = exemplars.iter().map(|e| (e.value, dot(e, facts, heat.end_ns))).collect();
     let show = observed(&facts.query);
+    let counted = unit(&format!("histogram_count({})", facts.query)).show();
     view! {
         <div data-testid="heat-promql">
-            <HeatMap heat=Arc::new(heat) dots=dots show=show count=significant/>
+            <HeatMap heat=Arc::new(heat) dots=dots show=show count=counted/>
         </div>
     }
 }

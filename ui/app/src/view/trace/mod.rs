@@ -17,8 +17,10 @@ use leptos_router::hooks::use_params_map;
 use std::collections::HashSet;
 use std::sync::Arc;
 use trefoil_api::logs::LogRow;
+use trefoil_api::metrics::ExemplarRow;
 use trefoil_api::traces::{ContextService, TraceContext};
 use ui_core::format::{duration, percent, rate};
+use ui_core::promql::complete::escape;
 use ui_core::promql::unit::unit;
 use ui_core::time::date_clock;
 use ui_core::waterfall::{is_settled, layout};
@@ -113,14 +115,35 @@ fn Whole(context: TraceContext, look: Look) -> impl IntoView {
                         .into_iter()
                         .take(20)
                         .map(|e| {
-                            let href = format!("/explore?q={}&{}", encode(&e.metric), range.get_untracked().query());
+                            let query = question(&e);
+                            let href = format!("/explore?q={}&{}", encode(&query), range.get_untracked().query());
                             let show = unit(e.metric.trim_end_matches("_bucket")).show();
-                            view! { <li><a class="inline" href=href><code>{e.metric}</code></a><b>{show(e.value)}</b></li> }
+                            let service = e.labels.get("job").cloned().unwrap_or_default();
+                            view! {
+                                <li>
+                                    <a class="inline" href=href title=query><code>{e.metric}</code></a>
+                                    <span class="dim">{service}</span>
+                                    <b>{show(e.value)}</b>
+                                </li>
+                            }
                         })
                         .collect_view()}
                 </ul>
             </section>
         })}
+    }
+}
+
+/// What to ask about an exemplar's metric: how the measurements of its service were spread, or how many there were.
+fn question(exemplar: &ExemplarRow) -> String {
+    let job = exemplar.labels.get("job").map(|job| format!("{{job=\"{}\"}}", escape(job)));
+    let series = format!("{}{}", exemplar.metric, job.unwrap_or_default());
+    if exemplar.metric.ends_with("_bucket") {
+        format!("sum by (le) (rate({series}[1m]))")
+    } else if exemplar.metric.ends_with("_total") {
+        format!("sum(rate({series}[1m]))")
+    } else {
+        series
     }
 }
 

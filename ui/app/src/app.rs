@@ -91,14 +91,15 @@ fn Header(refresh: Refresh) -> impl IntoView {
             {move || refresh.trouble.get().map(|why| view! {
                 <span class="trouble" role="status" title=why>"Not up to date"</span>
             })}
-            <RangePicker tick=refresh.tick/>
+            // SQL says itself which times it is about.
+            <RangePicker tick=refresh.tick hidden=Signal::derive(move || location.pathname.get() == "/sql")/>
             <ThemeButton/>
         </header>
     }
 }
 
 #[component]
-fn RangePicker(tick: RwSignal<u32>) -> impl IntoView {
+fn RangePicker(tick: RwSignal<u32>, hidden: Signal<bool>) -> impl IntoView {
     let range = use_range();
     let set = use_set_params();
     let live = RwSignal::new(true);
@@ -138,7 +139,7 @@ fn RangePicker(tick: RwSignal<u32>) -> impl IntoView {
         set(&[("range", None), ("start", Some(start.to_string())), ("end", Some(end.to_string()))]);
     };
     view! {
-        <div class="range" role="group" aria-label="Time range">
+        <div class="range" role="group" aria-label="Time range" hidden=move || hidden.get()>
             {move || fixed().map(|text| view! { <span class="fixed">{text}</span> })}
             <label>
                 <span class="hidden">"Time range"</span>
@@ -149,6 +150,13 @@ fn RangePicker(tick: RwSignal<u32>) -> impl IntoView {
                             <option value=choice selected=move || chosen() == choice>{format!("Last {choice}")}</option>
                         })
                         .collect_view()}
+                    // The address may hold one that is not offered.
+                    {move || {
+                        let text = chosen();
+                        (text != "fixed" && !CHOICES.contains(&text.as_str())).then(|| view! {
+                            <option value=text.clone() selected=true>{format!("Last {text}")}</option>
+                        })
+                    }}
                     <option value="fixed" selected=move || chosen() == "fixed" disabled=true>"Fixed"</option>
                 </select>
             </label>

@@ -38,6 +38,17 @@ pub fn Service() -> impl IntoView {
         path
     });
     let set = use_set_params();
+    let traces = move |status: &str| {
+        let operation = match operation.get() {
+            chosen if chosen.is_empty() => chosen,
+            chosen => format!("operation={}&", encode(&chosen)),
+        };
+        format!(
+            "/traces?service={}&{operation}{status}{}",
+            encode(&name.get()),
+            range.get().query()
+        )
+    };
     view! {
         <div class="heading">
             <h1>{move || view! { <Chip name=name.get()/> }} {name}</h1>
@@ -55,10 +66,8 @@ pub fn Service() -> impl IntoView {
                 }
             </Show>
             <nav class="onward" aria-label="Onward">
-                <a href=move || format!("/traces?service={}&{}", encode(&name.get()), range.get().query())>"Traces"</a>
-                <a href=move || format!("/traces?service={}&status=error&{}", encode(&name.get()), range.get().query())>
-                    "Failed traces"
-                </a>
+                <a href=move || traces("")>"Traces"</a>
+                <a href=move || traces("status=error&")>"Failed traces"</a>
                 <a href=move || {
                     let q = format!("service:\"{}\"", name.get());
                     format!("/logs?q={}&{}", encode(&q), range.get().query())

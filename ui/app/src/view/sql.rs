@@ -2,7 +2,7 @@
 
 use super::set_title;
 use crate::client::{Load, post};
-use crate::url::{use_param, use_set_params};
+use crate::url::{use_param, use_range, use_set_params};
 use crate::widgets::states::{Failed, Loading};
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -12,6 +12,9 @@ use ui_core::format::six_digits;
 
 /// Rows drawn at most.
 const ROWS_MAX: usize = 1_000;
+
+/// From so many bytes on a text may be wider than its column.
+const LONG: usize = 60;
 
 /// Queries to start from.
 const EXAMPLES: [(&str, &str); 4] = [
@@ -116,6 +119,7 @@ pub fn Sql() -> impl IntoView {
 
 #[component]
 fn Table(found: SqlResponse) -> impl IntoView {
+    let range = use_range();
     let total = found.rows.len();
     let numeric: Vec<bool> = (0..found.columns.len())
         .map(|at| found.rows.iter().any(|row| row.get(at).is_some_and(Value::is_number)))
@@ -130,8 +134,13 @@ fn Table(found: SqlResponse) -> impl IntoView {
                 .enumerate()
                 .map(|(at, cell)| {
                     let number = cell.is_number();
-                    // All digits are in the tooltip.
-                    let whole = cell.is_f64().then(|| cell.to_string());
+                    // What may be cut off is whole in the tooltip.
+                    let whole = match &cell {
+                        Value::Number(number) => number.is_f64().then(|| number.to_string()),
+                        Value::String(text) => (text.len() > LONG).then(|| text.clone()),
+                        Value::Array(_) | Value::Object(_) => Some(cell.to_string()),
+                        Value::Null | Value::Bool(_) => None,
+                    };
                     let text = match cell {
                         Value::Number(number) if number.is_f64() => {
                             number.as_f64().map(six_digits).unwrap_or_default()
@@ -141,8 +150,9 @@ fn Table(found: SqlResponse) -> impl IntoView {
                         other => other.to_string(),
                     };
                     if trace_column == Some(at) && !text.is_empty() {
-                        let href = format!("/trace/{text}");
-                        view! { <td><a href=href><code>{text}</code></a></td> }.into_any()
+                        let href = format!("/trace/{text}?{}", range.get_untracked().query());
+                        view! { <td><a class="inline" href=href><code>{text}</code></a></td> }
+                            .into_any()
                     } else {
                         view! { <td class:number=number title=whole>{text}</td> }.into_any()
                     }

@@ -21,6 +21,11 @@ pub fn ServiceLink(name: String, query: String) -> impl IntoView {
     }
 }
 
+/// A long name that may break after each `mark`, and nowhere else.
+pub fn breakable(name: &str, mark: char) -> Vec<AnyView> {
+    name.split_inclusive(mark).map(|word| view! { {word.to_owned()}<wbr/> }.into_any()).collect()
+}
+
 /// The colour of a service.
 #[component]
 pub fn Chip(name: String) -> impl IntoView {

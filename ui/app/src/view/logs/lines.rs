@@ -1,12 +1,12 @@
 //! A list of log lines, and the opened one beside it.
 
 use crate::url::{use_param, use_range, use_set_params, zone_minutes};
-use crate::widgets::Chip;
 use crate::widgets::log::{body_text, severity_class, severity_name};
+use crate::widgets::{Chip, breakable};
 use leptos::prelude::*;
 use std::sync::Arc;
 use trefoil_api::logs::LogRow;
-use ui_core::time::{clock, date_clock};
+use ui_core::time::{Range, clock, date_clock};
 
 /// Height of a line, px; the style sheet has the same number.
 const LINE_PX: usize = 26;
@@ -45,6 +45,7 @@ impl Reading {
 #[component]
 pub fn Lines(rows: Arc<Vec<LogRow>>, reading: Reading) -> impl IntoView {
     let Reading { top, open } = reading;
+    let range = use_range();
     let height = RwSignal::new(700usize);
     let frame = NodeRef::<leptos::html::Div>::new();
     let total = rows.len();
@@ -96,7 +97,7 @@ pub fn Lines(rows: Arc<Vec<LogRow>>, reading: Reading) -> impl IntoView {
                 let chosen = move || open.with(|open| open.as_ref() == Some(&mine));
                 view! {
                     <div class=class style:top=place class:chosen=chosen data-testid="log-row">
-                        {line(row, move || toggle(&opens))}
+                        {line(row, range, move || toggle(&opens))}
                     </div>
                 }
             })
@@ -124,13 +125,14 @@ pub fn Lines(rows: Arc<Vec<LogRow>>, reading: Reading) -> impl IntoView {
 }
 
 /// The keyboard goes by lines: what is in a line is for the mouse, and in the opened record again.
-fn line<F: Fn() + 'static>(row: &LogRow, on_open: F) -> impl IntoView + use<F> {
+fn line<F: Fn() + 'static>(row: &LogRow, range: Memo<Range>, on_open: F) -> impl IntoView + use<F> {
     let zone = zone_minutes();
     let whole = date_clock(row.time_unix_nano, zone, true);
     let (date, time) = (whole[..11].to_owned(), clock(row.time_unix_nano, zone, true));
     let trace = (!row.trace_id.is_empty()).then(|| {
+        let href = trace_address(row, &range.get_untracked());
         view! {
-            <a class="totrace" href=trace_address(row) tabindex="-1" data-testid="log-trace-link" title="Open its trace">
+            <a class="totrace" href=href tabindex="-1" data-testid="log-trace-link" title="Open its trace">
                 "trace"
             </a>
         }
@@ -146,10 +148,10 @@ fn line<F: Fn() + 'static>(row: &LogRow, on_open: F) -> impl IntoView + use<F> {
     }
 }
 
-fn trace_address(row: &LogRow) -> String {
+fn trace_address(row: &LogRow, range: &Range) -> String {
     let span =
-        if row.span_id.is_empty() { String::new() } else { format!("?span={}", row.span_id) };
-    format!("/trace/{}{span}", row.trace_id)
+        if row.span_id.is_empty() { String::new() } else { format!("span={}&", row.span_id) };
+    format!("/trace/{}?{span}{}", row.trace_id, range.query())
 }
 
 /// One record whole.
@@ -176,7 +178,7 @@ fn Opened(row: LogRow, on_close: Callback<()>) -> impl IntoView {
                     set(&[("q", Some(next))]);
                 };
                 view! {
-                    <dt>{key}</dt>
+                    <dt>{breakable(&key, '.')}</dt>
                     <dd><button type="button" class="link" title="Narrow the search to this" on:click=narrow>{text}</button></dd>
                 }
             })
@@ -185,7 +187,7 @@ fn Opened(row: LogRow, on_close: Callback<()>) -> impl IntoView {
     let zone = zone_minutes();
     let service = row.service.clone();
     let has_trace = !row.trace_id.is_empty();
-    let href = trace_address(&row);
+    let href = trace_address(&row, &range.get_untracked());
     view! {
         <aside class="details" aria-label="Log record" aria-live="polite">
             <div class="heading">

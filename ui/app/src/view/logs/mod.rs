@@ -14,7 +14,7 @@ use lines::{Lines, Reading};
 use std::sync::Arc;
 use tail::Tail;
 use trefoil_api::logs::{LogHistogram, LogList};
-use ui_core::format::count;
+use ui_core::format::grouped;
 use ui_core::time::Range;
 
 /// Lines fetched at first; the list draws only those in view.
@@ -31,7 +31,8 @@ pub fn Logs() -> impl IntoView {
     set_title("Logs");
     let range = use_range();
     let q = use_param("q");
-    let tailing = RwSignal::new(false);
+    let tail = use_param("tail");
+    let tailing = Memo::new(move |_| tail.with(|tail| tail == "1"));
     let set = use_set_params();
     let reading = Reading::default();
     let wanted = RwSignal::new(FIRST);
@@ -74,6 +75,7 @@ pub fn Logs() -> impl IntoView {
         )
     });
     let set_query = set.clone();
+    let set_tail = set.clone();
     let pick = {
         let set = set.clone();
         Callback::new(move |(start, end): (u64, u64)| {
@@ -96,7 +98,7 @@ pub fn Logs() -> impl IntoView {
             </label>
             <button
                 type="button" aria-pressed=move || tailing.get().to_string()
-                on:click=move |_| tailing.update(|on| *on = !*on)
+                on:click=move |_| set_tail(&[("tail", (!tailing.get_untracked()).then(|| "1".to_owned()))])
             >
                 <span class="pulse" class:on=tailing></span>"Tail"
             </button>
@@ -139,8 +141,8 @@ pub fn Logs() -> impl IntoView {
                     let shown = list.logs.len();
                     view! {
                         <p class="hint" role="status">
-                            {format!("{} lines", count(total as f64))}
-                            {more.then(|| format!(", the newest {} shown", count(shown as f64)))}
+                            {format!("{} lines", grouped(total))}
+                            {more.then(|| format!(", the newest {} shown", grouped(shown as u64)))}
                             {move || (reading.is_on() && range.with(Range::is_live)).then_some(" · held still while you read")}
                         </p>
                         <Lines rows=Arc::new(list.logs) reading=reading/>
@@ -150,7 +152,7 @@ pub fn Logs() -> impl IntoView {
                                     type="button" data-key="more-lines"
                                     on:click=move |_| wanted.update(|wanted| *wanted = (*wanted + MORE).min(MOST))
                                 >
-                                    {format!("Fetch {} more", count(MORE as f64))}
+                                    {format!("Fetch {} more", grouped(MORE as u64))}
                                 </button>
                             </p>
                         })}

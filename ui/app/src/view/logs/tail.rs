@@ -10,7 +10,7 @@ use leptos::task::spawn_local;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use trefoil_api::logs::LogRow;
-use ui_core::format::count;
+use ui_core::format::grouped;
 
 /// Lines kept.
 const LINES_MAX: usize = 2_000;
@@ -93,9 +93,9 @@ pub fn Tail(q: Memo<String>) -> impl IntoView {
                 match seen.get() {
                     0 => "Waiting for new lines…".to_owned(),
                     n if reading.is_on() && held > 0 => {
-                        format!("{} new lines · {} wait while you read", count(n as f64), count(held as f64))
+                        format!("{} new lines · {} wait while you read", grouped(n as u64), grouped(held as u64))
                     }
-                    n => format!("{} new lines", count(n as f64)),
+                    n => format!("{} new lines", grouped(n as u64)),
                 }
             }}
         </p>

@@ -2,6 +2,7 @@
 
 use super::known::{Family, Known};
 use crate::client::Load;
+use crate::widgets::breakable;
 use crate::widgets::states::{Failed, Loading, SendData};
 use leptos::prelude::*;
 use ui_core::promql::complete::rank;
@@ -71,9 +72,7 @@ fn Row(family: Family, on_choose: Callback<String>) -> impl IntoView {
     let starters = starters(&name, &metadata.kind, native, service_label(&name));
     let first = starters.first().map_or_else(|| name.clone(), |starter| starter.query.clone());
     let key = name.clone();
-    // Long names break between words.
-    let words: Vec<_> =
-        name.split_inclusive('_').map(|word| view! { {word.to_owned()}<wbr/> }).collect();
+    let words = breakable(&name, '_');
     let buttons = starters
         .into_iter()
         .map(|starter| {

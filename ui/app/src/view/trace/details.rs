@@ -1,6 +1,7 @@
 //! The chosen span, whole: figures, its log lines, events, attributes, links, resource.
 
-use crate::url::{encode, use_set_params, zone_minutes};
+use crate::url::{encode, use_range, use_set_params, zone_minutes};
+use crate::widgets::breakable;
 use crate::widgets::log::{body_text, severity_class, severity_name};
 use leptos::prelude::*;
 use trefoil_api::logs::LogRow;
@@ -13,6 +14,7 @@ use ui_core::waterfall::Row;
 #[component]
 pub fn Details(row: Row, trace_start_ns: u64, logs: Vec<LogRow>) -> impl IntoView {
     let set = use_set_params();
+    let range = use_range();
     let span = row.span;
     let zone = zone_minutes();
     let kind = ["unspecified", "internal", "server", "client", "producer", "consumer"];
@@ -41,8 +43,9 @@ pub fn Details(row: Row, trace_start_ns: u64, logs: Vec<LogRow>) -> impl IntoVie
         .links
         .iter()
         .map(|link| {
-            let href = format!("/trace/{}?span={}", link.trace_id, link.span_id);
-            view! { <li><a href=href><code>{link.trace_id.clone()}</code></a><Attributes pairs=link.attributes.clone()/></li> }
+            let range = range.get_untracked().query();
+            let href = format!("/trace/{}?span={}&{range}", link.trace_id, link.span_id);
+            view! { <li><a class="inline" href=href><code>{link.trace_id.clone()}</code></a><Attributes pairs=link.attributes.clone()/></li> }
         })
         .collect_view();
     view! {
@@ -120,9 +123,7 @@ fn Attributes(pairs: Vec<KeyValue>) -> impl IntoView {
                         serde_json::Value::String(text) => text,
                         other => other.to_string(),
                     };
-                    // Long keys break between words.
-                    let key: Vec<_> = pair.key.split_inclusive('.').map(|word| view! { {word.to_owned()}<wbr/> }).collect();
-                    view! { <dt>{key}</dt><dd>{text}</dd> }
+                    view! { <dt>{breakable(&pair.key, '.')}</dt><dd>{text}</dd> }
                 })
                 .collect_view()}
         </dl>

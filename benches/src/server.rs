@@ -96,6 +96,11 @@ impl Server {
         Ok(kib.with_context(|| format!("no {key} in status"))? / 1024.0)
     }
 
+    /// `VmHWM` begins anew at what is in memory now (proc(5), `clear_refs`).
+    pub fn forget_peak(&self) -> anyhow::Result<()> {
+        Ok(fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5")?)
+    }
+
     fn proc_file(&self, name: &str) -> anyhow::Result<String> {
         Ok(fs::read_to_string(format!("/proc/{}/{name}", self.child.id()))?)
     }

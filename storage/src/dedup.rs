@@ -72,6 +72,9 @@ pub struct Ticket {
     settled: bool,
 }
 
+/// Of a line in a saved window, at least: a hash and four numbers.
+const LINE_BYTES: usize = 64;
+
 /// The window of remembered requests.
 #[derive(Debug)]
 pub struct Window {
@@ -125,13 +128,7 @@ impl Window {
 
     /// Enters a request as stored.
     pub fn remember(&self, hash: u128, request: Remembered) {
-        let mut state = self.state.lock();
-        state.order.push_back((request.arrival_ns, hash));
-        state.entries.insert(hash, Entry::Done(request));
-        if state.order.len() > self.entries_max {
-            state.crowded_out += 1;
-            state.forget_oldest();
-        }
+        self.state.lock().remember(hash, request, self.entries_max);
     }
 
     pub fn len(&self) -> usize {
@@ -176,12 +173,12 @@ impl Window {
     /// a sender from a duplicate.
     pub fn load(&self, saved: &[u8], position: u64) -> io::Result<usize> {
         let (lines, whole) = parse(saved);
-        let mut entries = 0;
-        for (hash, request) in lines {
-            entries += 1;
-            if request.end <= position {
-                self.remember(hash, request);
-            }
+        let entries = lines.len();
+        let mut state = self.state.lock();
+        state.entries.reserve(entries.min(self.entries_max));
+        state.order.reserve(entries.min(self.entries_max));
+        for (hash, request) in lines.into_iter().filter(|(_, request)| request.end <= position) {
+            state.remember(hash, request, self.entries_max);
         }
         whole.map(|()| entries)
     }
@@ -195,21 +192,29 @@ pub fn file(manifest_dir: &Path, generation: u64) -> PathBuf {
 /// Checks a saved window's checksum and that each of its lines can be read.
 pub fn check(saved: &[u8]) -> io::Result<usize> {
     let (lines, whole) = parse(saved);
-    whole.map(|()| lines.count())
+    whole.map(|()| lines.len())
 }
 
 fn header_of(body: &str) -> String {
     format!("{HEADER} {:08x}", crc32fast::hash(body.as_bytes()))
 }
 
-fn parse(saved: &[u8]) -> (impl Iterator<Item = (u128, Remembered)>, io::Result<()>) {
-    let text = String::from_utf8_lossy(saved).into_owned();
+/// The requests that can be read, and whether that is all.
+fn parse(saved: &[u8]) -> (Vec<(u128, Remembered)>, io::Result<()>) {
+    let text = String::from_utf8_lossy(saved);
     let (header, body) = text.split_once('\n').unwrap_or((&text, ""));
-    let lines: Vec<_> = body.lines().map(parse_line).collect();
+    let mut read = Vec::with_capacity(body.len() / LINE_BYTES);
+    let mut damaged = 0;
+    for line in body.lines() {
+        match parse_line(line) {
+            Some(request) => read.push(request),
+            None => damaged += 1,
+        }
+    }
     // Compared as text: a flipped bit may turn a digit into a capital of the same value.
-    let whole = header == header_of(body) && lines.iter().all(Option::is_some);
-    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "checksum does not match");
-    (lines.into_iter().flatten(), whole.then_some(()).ok_or_else(damaged))
+    let whole = header == header_of(body) && damaged == 0;
+    let error = || io::Error::new(io::ErrorKind::InvalidData, "checksum does not match");
+    (read, whole.then_some(()).ok_or_else(error))
 }
 
 fn parse_line(line: &str) -> Option<(u128, Remembered)> {
@@ -228,6 +233,15 @@ fn parse_line(line: &str) -> Option<(u128, Remembered)> {
 }
 
 impl State {
+    fn remember(&mut self, hash: u128, request: Remembered, entries_max: usize) {
+        self.order.push_back((request.arrival_ns, hash));
+        self.entries.insert(hash, Entry::Done(request));
+        if self.order.len() > entries_max {
+            self.crowded_out += 1;
+            self.forget_oldest();
+        }
+    }
+
     fn forget(&mut self, before_ns: u64) {
         while self.order.front().is_some_and(|(arrival_ns, _)| *arrival_ns < before_ns) {
             self.forget_oldest();

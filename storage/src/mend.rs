@@ -22,7 +22,7 @@ const PASS_EVERY: Duration = Duration::from_secs(6 * 3600);
 const GLANCE_EVERY: Duration = Duration::from_secs(5);
 
 /// So much is read in a second at most, so that queries have the disk: after the start, and later.
-const FIRST_BYTES_PER_SECOND: u64 = 512 << 20;
+const FIRST_BYTES_PER_SECOND: u64 = 128 << 20;
 const LATER_BYTES_PER_SECOND: u64 = 64 << 20;
 
 /// What became of a damaged segment.

@@ -169,12 +169,18 @@ fn prepare(config: Config, stores: Arc<dyn StoreSet>) -> io::Result<Arc<Inner>> 
         mended_at_open: AtomicBool::new(false),
         config,
     };
-    inner.open_segments(previous.as_ref())?;
+    let saved = {
+        let manifest = inner.manifest.lock();
+        (manifest.window_generation, manifest.wal_position)
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| inner.load_window(saved));
+        inner.open_segments(previous.as_ref())
+    })?;
     // A generation that was damaged leaves the other alone, without one to fall back to.
     if previous.is_none() && generation > 1 {
         inner.mended_at_open.store(true, Ordering::Release);
     }
-    inner.load_window();
     Ok(Arc::new(inner))
 }
 
@@ -243,11 +249,9 @@ impl Inner {
     }
 
     /// Takes in the window saved with the manifest; without it, retries from before the last seal are not known.
-    fn load_window(&self) {
-        let (generation, position) = {
-            let manifest = self.manifest.lock();
-            (manifest.window_generation, manifest.wal_position)
-        };
+    ///
+    /// * `generation`, `position`: of the window and the log, as the manifest says.
+    fn load_window(&self, (generation, position): (u64, u64)) {
         let path = self.window_path(generation);
         if generation == 0 {
             return;

@@ -6,6 +6,7 @@
 
 use crate::disk::{self, Disk, DiskFile};
 use crate::signal::Signal;
+use crate::threads;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -36,6 +37,29 @@ pub struct SegmentMeta {
     /// How many merges lie behind it; 0 = sealed from hot.
     pub level: u32,
     pub files: Vec<SegmentFile>,
+}
+
+/// Segments that are opened sooner than a thread is started for them.
+const SEGMENTS_PER_THREAD: usize = 4;
+
+/// What opening several segments gave: those that could be, in their order, and those that could not, each with the
+/// reason.
+pub type Opened<T> = (Vec<T>, Vec<(SegmentMeta, io::Error)>);
+
+/// Opens segments, several at once.
+pub fn open_each<T: Send>(
+    metas: &[SegmentMeta],
+    open: impl Fn(&SegmentMeta) -> io::Result<T> + Sync,
+) -> Opened<T> {
+    let threads = threads::worth(metas.len(), SEGMENTS_PER_THREAD);
+    let (mut opened, mut failed) = (Vec::with_capacity(metas.len()), Vec::new());
+    for (meta, outcome) in metas.iter().zip(threads::map(threads, metas, open)) {
+        match outcome {
+            Ok(segment) => opened.push(segment),
+            Err(error) => failed.push((meta.clone(), error)),
+        }
+    }
+    (opened, failed)
 }
 
 /// One file of a segment.

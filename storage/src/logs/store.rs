@@ -6,7 +6,7 @@ use super::snapshot::LogSnapshot;
 use super::{compact, rebuild, write};
 use crate::columnar::KeyTypes;
 use crate::resource::Interner;
-use crate::segment::{SegmentDir, SegmentMeta};
+use crate::segment::{SegmentDir, SegmentMeta, open_each};
 use crate::shapes::Noted;
 use crate::signal::{Signal, SignalStore};
 use parking_lot::{Mutex, RwLock};
@@ -157,14 +157,7 @@ impl SignalStore for LogStore {
     }
 
     fn open(&self, dir: &SegmentDir, metas: &[SegmentMeta]) -> Vec<(SegmentMeta, io::Error)> {
-        let mut failed = Vec::new();
-        let mut opened = Vec::new();
-        for meta in metas {
-            match self.open_one(dir, meta) {
-                Ok(segment) => opened.push(segment),
-                Err(error) => failed.push((meta.clone(), error)),
-            }
-        }
+        let (opened, failed) = open_each(metas, |meta| self.open_one(dir, meta));
         self.live.write().segments.extend(opened);
         failed
     }

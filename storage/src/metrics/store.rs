@@ -14,7 +14,7 @@ use super::series::SeriesMeta;
 use super::series_cache::SeriesCache;
 use crate::columnar::KeyTypes;
 use crate::resource::Interner;
-use crate::segment::{SegmentDir, SegmentMeta};
+use crate::segment::{SegmentDir, SegmentMeta, open_each};
 use crate::signal::{Signal, SignalStore};
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
@@ -295,16 +295,12 @@ impl SignalStore for MetricStore {
     }
 
     fn open(&self, dir: &SegmentDir, metas: &[SegmentMeta]) -> Vec<(SegmentMeta, io::Error)> {
-        let mut failed = Vec::new();
-        for meta in metas {
-            match self.open_one(dir, meta) {
-                Ok(segment) => {
-                    self.keys.write().merge(&segment.key_types());
-                    self.live.write().segments.push(segment);
-                }
-                Err(error) => failed.push((meta.clone(), error)),
-            }
-        }
+        let (opened, failed) = open_each(metas, |meta| {
+            let segment = self.open_one(dir, meta)?;
+            self.keys.write().merge(&segment.key_types());
+            Ok(segment)
+        });
+        self.live.write().segments.extend(opened);
         failed
     }
 

@@ -6,7 +6,7 @@ use super::sketch::Sketch;
 use super::totals::{RedTotal, Sums};
 use crate::meter::{Meter, Unmetered};
 use crate::retention::now_ns;
-use crate::segment::{SegmentDir, SegmentMeta};
+use crate::segment::{SegmentDir, SegmentMeta, open_each};
 use crate::signal::{Signal, SignalStore};
 use crate::spans::SpanBatch;
 use parking_lot::RwLock;
@@ -401,13 +401,8 @@ impl SignalStore for RedStore {
     }
 
     fn open(&self, dir: &SegmentDir, metas: &[SegmentMeta]) -> Vec<(SegmentMeta, io::Error)> {
-        let mut failed = Vec::new();
-        for meta in metas {
-            match RedSegment::open(dir, meta) {
-                Ok(segment) => self.live.write().segments.push(Arc::new(segment)),
-                Err(error) => failed.push((meta.clone(), error)),
-            }
-        }
+        let (opened, failed) = open_each(metas, |meta| RedSegment::open(dir, meta).map(Arc::new));
+        self.live.write().segments.extend(opened);
         failed
     }
 

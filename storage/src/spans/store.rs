@@ -11,7 +11,7 @@ use super::write;
 use crate::check::verify_segment;
 use crate::columnar::KeyTypes;
 use crate::resource::Interner;
-use crate::segment::{SegmentDir, SegmentMeta};
+use crate::segment::{SegmentDir, SegmentMeta, open_each};
 use crate::shapes::Noted;
 use crate::signal::{Signal, SignalStore};
 use parking_lot::{Mutex, RwLock};
@@ -160,14 +160,7 @@ impl SignalStore for SpanStore {
     }
 
     fn open(&self, dir: &SegmentDir, metas: &[SegmentMeta]) -> Vec<(SegmentMeta, io::Error)> {
-        let mut failed = Vec::new();
-        let mut opened = Vec::new();
-        for meta in metas {
-            match self.open_one(dir, meta) {
-                Ok(segment) => opened.push(segment),
-                Err(error) => failed.push((meta.clone(), error)),
-            }
-        }
+        let (opened, failed) = open_each(metas, |meta| self.open_one(dir, meta));
         self.live.write().segments.extend(opened);
         failed
     }

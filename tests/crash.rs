@@ -16,7 +16,7 @@ const KILLS_OF_ONE: u64 = 50;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_acknowledged_survives_being_killed_exactly_once() {
     let mut random = StdRng::seed_from_u64(seed());
-    let kills = rounds("KILLS", 20, 1000);
+    let kills = rounds("KILLS", 60, 1000);
     let mut acknowledged = 0;
     for first in (0..kills).step_by(KILLS_OF_ONE as usize) {
         acknowledged += kills_of_one(KILLS_OF_ONE.min(kills - first), &mut random).await;

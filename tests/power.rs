@@ -97,7 +97,7 @@ async fn what_is_acknowledged_survives_a_power_cut_on_ext4() {
     let seed = seed();
     match disk("ext4") {
         Some(mut disk) => {
-            cuts(&mut disk, rounds("POWER_CUTS", 8, 250), &[], seed).await.unwrap();
+            cuts(&mut disk, rounds("POWER_CUTS", 15, 250), &[], seed).await.unwrap();
         }
         None => simulated(seed, true).await.unwrap(),
     }
@@ -108,7 +108,7 @@ async fn what_is_acknowledged_survives_a_power_cut_on_xfs() {
     let seed = seed();
     match disk("xfs") {
         Some(mut disk) => {
-            cuts(&mut disk, rounds("POWER_CUTS", 4, 250), &[], seed).await.unwrap();
+            cuts(&mut disk, rounds("POWER_CUTS", 15, 250), &[], seed).await.unwrap();
         }
         None => simulated(seed, true).await.unwrap(),
     }

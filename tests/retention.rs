@@ -110,19 +110,61 @@ fn noise(random: &mut StdRng, bytes: u64) -> String {
     (0..bytes).map(|_| char::from(random.sample(Alphanumeric))).collect()
 }
 
-/// Sends until it is taken.
-async fn deliver(server: &Server, client: &reqwest::Client, body: Bytes) {
-    loop {
-        let request = client
-            .post(format!("{}/v1/logs", server.otlp_http))
-            .header("content-type", "application/x-protobuf")
-            .body(body.clone());
-        let status = request.send().await.unwrap().status();
-        if status.is_success() {
-            return;
+/// A server takes no limit smaller than this, bytes.
+const SERVED_MIN: u64 = 256 << 20;
+
+/// Where logs go: a store in this process, or a server.
+enum Target {
+    Here(Box<Opened>),
+    Served(Server, reqwest::Client),
+}
+
+impl Target {
+    fn with_limit(dir: &Path, limit: u64) -> Self {
+        if limit < SERVED_MIN {
+            let mut config = Config::new(dir);
+            config.retention = None;
+            config.retention_bytes = Some(limit);
+            return Self::Here(Box::new(Opened::new(config)));
         }
-        assert!(matches!(status.as_u16(), 429 | 503), "{status}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let size = limit.to_string();
+        let settings = ["--retention", "unlimited", "--retention-size", &size];
+        Self::Served(Server::start_with(dir, &settings), reqwest::Client::new())
+    }
+
+    /// Sends until it is taken.
+    async fn deliver(&self, body: Vec<u8>) {
+        let (server, client) = match self {
+            Self::Here(opened) => return opened.append(FrameKind::OtlpLogs, body),
+            Self::Served(server, client) => (server, client),
+        };
+        let body = Bytes::from(body);
+        loop {
+            let request = client
+                .post(format!("{}/v1/logs", server.otlp_http))
+                .header("content-type", "application/x-protobuf")
+                .body(body.clone());
+            let status = request.send().await.unwrap().status();
+            if status.is_success() {
+                return;
+            }
+            assert!(matches!(status.as_u16(), 429 | 503), "{status}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn expired(&self) -> u64 {
+        match self {
+            Self::Here(opened) => opened.store.stats().ledger.logs.expired,
+            Self::Served(server, _) => server.records("logs", "expired").await,
+        }
+    }
+
+    async fn assert_balanced(&self) {
+        match self {
+            Self::Here(opened) => opened.assert_balanced(),
+            Self::Served(server, _) => server.books().await.unwrap(),
+        }
     }
 }
 
@@ -135,10 +177,7 @@ async fn by_size_the_directory_stays_within_5_percent_of_its_limit_while_records
     let limit = rounds("SIZE_MIB", 16, 1024) << 20;
     // What comes in once the directory is full, by its limit.
     let further = limit / 4 * rounds("SIZE_QUARTERS", 1, 16);
-    let size = limit.to_string();
-    let server =
-        Server::start_with(dir.path(), &["--retention", "unlimited", "--retention-size", &size]);
-    let client = reqwest::Client::new();
+    let target = Target::with_limit(dir.path(), limit);
     let noise = noise(&mut random, limit.min(32 << 20));
     let now_ns = otlp::now_ns();
     let (mut number, mut written) = (0, 0);
@@ -161,15 +200,15 @@ async fn by_size_the_directory_stays_within_5_percent_of_its_limit_while_records
             let line = Value::StringValue(noise[at..at + LINE].to_owned());
             log.body = Some(AnyValue { value: Some(line) });
         }
-        let body = Bytes::from(request.encode_to_vec());
+        let body = request.encode_to_vec();
         let bytes = body.len() as u64;
         written += bytes;
-        deliver(&server, &client, body).await;
+        target.deliver(body).await;
         if looked.elapsed() >= Duration::from_millis(20) {
             looked = Instant::now();
             taken_last = taken(dir.path());
             highest = highest.max(taken_last);
-            if server.records("logs", "expired").await > 0 {
+            if target.expired().await > 0 {
                 full.get_or_insert(written);
                 lowest = lowest.min(taken_last);
             }
@@ -186,7 +225,7 @@ async fn by_size_the_directory_stays_within_5_percent_of_its_limit_while_records
     eprintln!("between {:.2} % and {:.2} % of the limit", percent(lowest), percent(highest));
     assert!(highest <= limit * 105 / 100, "{highest} bytes of {limit}");
     assert!(lowest >= limit * 95 / 100, "{lowest} bytes of {limit}");
-    server.books().await.unwrap();
+    target.assert_balanced().await;
 }
 
 /// What a file holds once it is unpacked: Parquet as text, the log's requests, others as they are and decompressed.

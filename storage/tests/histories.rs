@@ -310,7 +310,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 }
 
 fn histories() -> u32 {
-    std::env::var("TREFOIL_HISTORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(400)
+    std::env::var("TREFOIL_HISTORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(5_000)
 }
 
 /// A history is threads that wait for each other most of the time: so many run side by side.

@@ -93,8 +93,8 @@ pub fn scan_segment(
     if !range.meets(segment.meta.min_ns, segment.meta.max_ns) {
         return Ok(());
     }
+    let Some(mut verdicts) = Verdicts::new(segment, filter)? else { return Ok(()) };
     let outline = segment.outline()?;
-    let mut verdicts = Verdicts::new(segment, outline, filter)?;
     if range.covers(segment.meta.min_ns, segment.meta.max_ns) {
         verdicts.take_groups(segment, outline, visitor);
     }

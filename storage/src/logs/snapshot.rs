@@ -217,8 +217,8 @@ impl<'a> Search<'a> {
 
     fn open_segment(&mut self, i: u32) -> io::Result<()> {
         let segment = &self.snapshot.segments[i as usize];
+        let Some(verdicts) = Verdicts::new(segment, &self.query.filter)? else { return Ok(()) };
         let outline = segment.outline()?;
-        let verdicts = Verdicts::new(segment, outline, &self.query.filter)?;
         for (number, block) in outline.blocks.blocks.iter().enumerate() {
             if verdicts.wants(outline, number) {
                 self.add_source(block.min_ns, block.max_ns, Source::Block(i, number as u32));

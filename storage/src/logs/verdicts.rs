@@ -18,13 +18,14 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
-    pub fn new(segment: &LogSegment, outline: &Outline, filter: &LogFilter) -> io::Result<Self> {
+    /// `None` when no row of the segment fits, because it has none of the trace that the filter asks for: of the
+    /// segments of many hours nearly all are passed over so, before anything else of them is read.
+    pub fn new(segment: &LogSegment, filter: &LogFilter) -> io::Result<Option<Self>> {
         let blocks = segment.blocks_with_trace(filter)?;
-        let groups = &outline.groups;
         if blocks.as_ref().is_some_and(RoaringBitmap::is_empty) {
-            let by_group = vec![Some(false); groups.groups.len()];
-            return Ok(Self { by_group, some_fit: false, candidates: blocks });
+            return Ok(None);
         }
+        let groups = &segment.outline()?.groups;
         let mut asked = Asked::new(filter, groups);
         let by_group: Vec<Option<bool>> =
             (0..groups.groups.len() as u32).map(|group| asked.of(group, groups)).collect();
@@ -33,7 +34,7 @@ impl Verdicts {
         } else {
             Some(RoaringBitmap::new())
         };
-        Ok(Self { some_fit: by_group.contains(&Some(true)), by_group, candidates })
+        Ok(Some(Self { some_fit: by_group.contains(&Some(true)), by_group, candidates }))
     }
 
     /// The verdict on a run, given its block.

@@ -52,8 +52,7 @@ pub async fn run(
         let peak_rss_mib = peaks[peaks.len() / 2];
         let (ready, _) = ingest::restarts(program, data_dir, RESTARTS).await?;
         let server = Server::start(program, data_dir).await?;
-        let trace_ms = queries::trace_by_id(&server, &known, name, report).await?;
-        let logs_ms = queries::logs_by_trace_id(&server, &known, name, report).await?;
+        let [trace_ms, logs_ms] = queries::by_trace_id(&server, &known, name, report).await?;
         server.stop().await?;
         let ready_ms = ready.as_secs_f64() * 1e3;
         let row = |figure: &str, unit, value| Row::plain(name, figure, unit, value);

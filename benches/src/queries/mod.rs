@@ -61,26 +61,18 @@ pub async fn run(
     Ok(())
 }
 
-/// Asks for traces by ID, of a section of its own; returns the 95th percentile, ms.
-pub async fn trace_by_id(
+/// Asks by trace ID, first for the trace, then for its logs; returns the 95th percentile of each, ms.
+pub async fn by_trace_id(
     server: &Server,
     known: &Known<'_>,
     section: &str,
     report: &mut Report,
-) -> anyhow::Result<f64> {
+) -> anyhow::Result<[f64; 2]> {
     let mut client = Client::connect(server.http).await?;
-    ask(server, &mut client, traces::trace_by_id(known), section, report).await
-}
-
-/// As [`trace_by_id`], for the logs of a trace.
-pub async fn logs_by_trace_id(
-    server: &Server,
-    known: &Known<'_>,
-    section: &str,
-    report: &mut Report,
-) -> anyhow::Result<f64> {
-    let mut client = Client::connect(server.http).await?;
-    ask(server, &mut client, logs::by_trace_id(known), section, report).await
+    Ok([
+        ask(server, &mut client, traces::by_trace_id(known), section, report).await?,
+        ask(server, &mut client, logs::by_trace_id(known), section, report).await?,
+    ])
 }
 
 /// Returns the 95th percentile, ms.

@@ -15,7 +15,7 @@ const LIMIT: usize = 20;
 
 pub fn sets<'a>(known: &'a Known<'a>) -> Vec<Set<'a>> {
     vec![
-        trace_by_id(known),
+        by_trace_id(known),
         Set {
             name: "trace search (service, operation, duration; 20)",
             goals: (None, Some(20.0)),
@@ -24,7 +24,7 @@ pub fn sets<'a>(known: &'a Known<'a>) -> Vec<Set<'a>> {
     ]
 }
 
-pub fn trace_by_id<'a>(known: &'a Known<'a>) -> Set<'a> {
+pub fn by_trace_id<'a>(known: &'a Known<'a>) -> Set<'a> {
     Set { name: "trace by ID", goals: (Some(1.5), Some(4.0)), queries: by_id(known) }
 }
 

@@ -83,16 +83,13 @@ pub fn scan_hot(
     Ok(())
 }
 
-/// Rows of a segment.
+/// Rows of a segment whose times meet the range.
 pub fn scan_segment(
     segment: &LogSegment,
     filter: &LogFilter,
     range: &LogRange,
     visitor: &mut impl Visitor,
 ) -> io::Result<()> {
-    if !range.meets(segment.meta.min_ns, segment.meta.max_ns) {
-        return Ok(());
-    }
     let Some(mut verdicts) = Verdicts::new(segment, filter)? else { return Ok(()) };
     let outline = segment.outline()?;
     if range.covers(segment.meta.min_ns, segment.meta.max_ns) {

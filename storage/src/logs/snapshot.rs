@@ -67,13 +67,12 @@ impl LogSnapshot {
         let rows: u64 = segments.iter().map(|segment| segment.meta.rows).sum();
         let threads = threads::worth(rows as usize, ROWS_PER_THREAD);
         let asked = &*visitor;
-        let seen = threads::map(threads, segments, |segment| {
+        let seen = threads::map(threads, segments, |segment| -> io::Result<V> {
             let mut own = asked.fresh();
             scan::scan_segment(segment, filter, range, &mut own)?;
             Ok(own)
         });
         for own in seen {
-            let own: io::Result<V> = own;
             visitor.join(own?);
         }
         for batch in &self.hot {

@@ -284,6 +284,12 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE))
 }
 
+/// Whether an error says that the file is not what was written, rather than that it can't be read now.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
+}
+
 /// Compares a segment's files with what the manifest says of them; returns each that differs, with the reason.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 
 mod attribute_columns;
 pub mod attributes;
+mod bloom;
 pub mod budget;
 pub mod check;
 mod coded;

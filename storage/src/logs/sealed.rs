@@ -5,9 +5,11 @@ use super::blocks::{BLOCK_ROWS, Block, Blocks};
 use super::filter::{Field, LogFilter, LogRows};
 use super::groups::{self, Groups};
 use super::textindex::TextIndex;
-use super::traceindex;
+use super::traceindex::{self, TraceIndex};
 use super::write::{BLOCKS, TEXT_INDEX, TRACE_INDEX};
 use crate::attributes::{self, Value};
+use crate::bloom::Room;
+use crate::check::is_damage;
 use crate::columnar::{ATTRIBUTE_PREFIX, AttributeReader, ParquetFile, arrow_error, scalar_at};
 use crate::resource::{Interner, Resource, Scope};
 use crate::segment::{SegmentDir, SegmentMeta};
@@ -41,7 +43,7 @@ pub struct LogSegment {
     interner: Arc<Interner>,
     blocks: PathBuf,
     text_index: PathBuf,
-    trace_index: PathBuf,
+    trace_index: TraceIndex,
     outline: OnceLock<Outline>,
     text: OnceLock<TextIndex>,
 }
@@ -58,10 +60,13 @@ pub struct Outline {
 impl LogSegment {
     /// Opens a segment; fails when a file is missing or has another size, or the Parquet footer is damaged or holds
     /// another number of rows.
+    ///
+    /// * `room`: for what trace indexes keep in memory.
     pub fn open(
         dir: &SegmentDir,
         meta: &SegmentMeta,
         interner: &Arc<Interner>,
+        room: &Arc<Room>,
     ) -> io::Result<Self> {
         let damaged = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
         for file in &meta.files {
@@ -82,7 +87,7 @@ impl LogSegment {
             interner: interner.clone(),
             blocks: dir.file_path(meta, BLOCKS),
             text_index: dir.file_path(meta, TEXT_INDEX),
-            trace_index: dir.file_path(meta, TRACE_INDEX),
+            trace_index: TraceIndex::new(dir.file_path(meta, TRACE_INDEX), room.clone()),
             outline: OnceLock::new(),
             text: OnceLock::new(),
         })
@@ -115,7 +120,27 @@ impl LogSegment {
     /// Blocks that can hold rows of the trace that a filter asks for; `None` when it asks for none.
     pub fn blocks_with_trace(&self, filter: &LogFilter) -> io::Result<Option<RoaringBitmap>> {
         let Some(trace_id) = filter.required_trace() else { return Ok(None) };
-        Ok(Some(traceindex::lookup(&self.trace_index, &trace_id)?.into_iter().collect()))
+        let found = match self.trace_index.lookup(&trace_id) {
+            Err(error) if is_damage(&error) => {
+                tracing::error!(segment = self.meta.id, %error, "trace index made anew from the rows");
+                self.trace_index.replace(self.traces()?);
+                self.trace_index.lookup(&trace_id)?
+            }
+            outcome => outcome?,
+        };
+        Ok(Some(found.into_iter().collect()))
+    }
+
+    /// Traces of all blocks, from the rows themselves.
+    fn traces(&self) -> io::Result<Vec<traceindex::Pair>> {
+        let mut pairs = Vec::new();
+        for (block, batch) in (0..).zip(self.file.read_by(&["trace_id"], None, BLOCK_ROWS)?) {
+            let batch = batch.map_err(arrow_error)?;
+            let ids = column(&batch, "trace_id")?.as_fixed_size_binary();
+            let sent = (0..ids.len()).filter(|row| !ids.is_null(*row));
+            pairs.extend(sent.map(|row| traceindex::pair(&id_at(ids, row), block)));
+        }
+        Ok(pairs)
     }
 
     /// Blocks that can hold rows which fit the filter but whose group does not decide it; `None` = all.

@@ -4,6 +4,7 @@ use super::batch::LogBatch;
 use super::sealed::LogSegment;
 use super::snapshot::LogSnapshot;
 use super::{compact, rebuild, write};
+use crate::bloom::Room;
 use crate::columnar::KeyTypes;
 use crate::resource::Interner;
 use crate::segment::{SegmentDir, SegmentMeta, open_each};
@@ -21,6 +22,10 @@ const BATCH_ROWS: usize = 4096;
 /// Batches that a live tail may fall behind before it loses some.
 const TAIL_BATCHES: usize = 256;
 
+/// Memory for the filters of trace indexes: enough for 6 million traces. Beyond it a look-up reads a slot of each further
+/// segment.
+const FILTER_BYTES_MAX: usize = 8 << 20;
+
 /// Sealed and recent log records.
 #[derive(Debug)]
 pub struct LogStore {
@@ -32,6 +37,7 @@ pub struct LogStore {
     /// What has its keys in `keys`.
     noted: Mutex<Noted>,
     tail: broadcast::Sender<Arc<LogBatch>>,
+    filter_room: Arc<Room>,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +57,7 @@ impl LogStore {
             keys: RwLock::default(),
             noted: Mutex::default(),
             tail: broadcast::Sender::new(TAIL_BATCHES),
+            filter_room: Arc::new(Room::new(FILTER_BYTES_MAX)),
         }
     }
 
@@ -120,7 +127,7 @@ impl LogStore {
 
 impl LogStore {
     fn open_one(&self, dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Arc<LogSegment>> {
-        let segment = LogSegment::open(dir, meta, &self.interner)?;
+        let segment = LogSegment::open(dir, meta, &self.interner, &self.filter_room)?;
         let mut keys = KeyTypes::default();
         for (key, scalar) in segment.file.attribute_keys() {
             keys.add(key, Some(scalar));
@@ -192,7 +199,7 @@ impl SignalStore for LogStore {
         meta: &SegmentMeta,
         service: &str,
     ) -> io::Result<Option<Vec<SegmentMeta>>> {
-        let segment = LogSegment::open(dir, meta, &self.interner)?;
+        let segment = LogSegment::open(dir, meta, &self.interner, &self.filter_room)?;
         let senders = &segment.outline()?.groups.resources;
         if !senders.iter().any(|resource| *resource.service_name == *service) {
             return Ok(None);

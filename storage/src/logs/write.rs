@@ -10,7 +10,7 @@ use super::groups::{self, GroupsBuilder, NO_PATTERN, Pattern};
 use super::miner::PatternMiner;
 use super::textindex::TextIndexWriter;
 use super::tokens::PatternToken;
-use super::traceindex::TraceIndexWriter;
+use super::traceindex;
 use crate::attribute_columns::AttributeColumns;
 use crate::attributes;
 use crate::columnar::{self, arrow_error, parquet_error};
@@ -105,7 +105,8 @@ pub struct SegmentWriter {
     blocks: Blocks,
     attributes: AttributeColumns,
     text_index: TextIndexWriter,
-    trace_index: TraceIndexWriter,
+    /// Traces of the blocks so far.
+    traces: Vec<traceindex::Pair>,
     texts: DictionaryTexts,
 }
 
@@ -137,7 +138,7 @@ impl SegmentWriter {
             blocks: Blocks::default(),
             attributes,
             text_index: TextIndexWriter::new(rows)?,
-            trace_index: TraceIndexWriter::default(),
+            traces: Vec::new(),
             texts: DictionaryTexts::new(),
         })
     }
@@ -197,7 +198,7 @@ impl SegmentWriter {
         for (place, _) in rows {
             let trace_id = &batches[place.batch as usize].rows[place.row as usize].trace_id;
             if *trace_id != [0; 16] {
-                self.trace_index.add(trace_id, number);
+                self.traces.push(traceindex::pair(trace_id, number));
             }
         }
         Ok(())
@@ -291,7 +292,7 @@ impl SegmentWriter {
         let mut text_index = create(TEXT_INDEX)?;
         self.text_index.finish(&mut text_index)?;
         let mut trace_index = create(TRACE_INDEX)?;
-        self.trace_index.finish(&mut trace_index)?;
+        traceindex::write(&mut trace_index, self.traces)?;
         let times = |pick: fn(&Block) -> u64| self.blocks.blocks.iter().map(pick);
         Ok(SegmentMeta {
             signal: Signal::Logs,

@@ -1,8 +1,8 @@
 //! Spans in memory: a batch with a filter of its traces, so that a look-up goes through few of them.
 
 use super::batch::SpanBatch;
-use super::filter::Filter;
 use super::index::hash_of;
+use crate::bloom::Filter;
 use std::ops::Deref;
 
 /// Small requests share one hot batch up to this many rows.

@@ -6,7 +6,7 @@
 //!
 //! The layout is in `storage/FORMAT.md`. An index can always be made anew from the rows.
 
-use super::filter::{Filter, Room};
+use crate::bloom::{Filter, Room};
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;

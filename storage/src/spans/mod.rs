@@ -5,7 +5,6 @@
 mod batch;
 mod edges;
 mod file;
-mod filter;
 mod hot;
 mod index;
 mod merge;

@@ -4,10 +4,11 @@
 //! small, and makes a trace one run of rows, so that reading it touches a page or two per column.
 
 use super::batch::SpanFields;
-use super::filter::Room;
 use super::index::{self, Entry, TraceIndex};
 use super::records;
 use super::row::Span;
+use crate::bloom::Room;
+use crate::check::is_damage;
 use crate::columnar::{self, AttributeReader, ParquetFile};
 use crate::resource::{Interner, Resource, Scope};
 use crate::segment::{SegmentDir, SegmentMeta};
@@ -166,12 +167,6 @@ impl SpanSegment {
         }
         Ok(spans)
     }
-}
-
-/// Whether an error says that the file is not what was written, rather than that it can't be read now.
-fn is_damage(error: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
-    matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
 }
 
 /// Entries by row, those of one trace that touch as one.

@@ -1,13 +1,13 @@
 //! The span store: hot batches and open segments, and the snapshot that queries read.
 
 use super::batch::SpanBatch;
-use super::filter::Room;
 use super::hot::HotBatch;
 use super::merge::{self, Sizes};
 use super::names::{NAMES_TEXT, Names};
 use super::row::Span;
 use super::segment::{ParsedTexts, SpanSegment};
 use super::write;
+use crate::bloom::Room;
 use crate::check::verify_segment;
 use crate::columnar::KeyTypes;
 use crate::resource::Interner;

@@ -1,12 +1,12 @@
 //! Segments: what is written is read back, merged or copied, with a trace index or without.
 
 use super::batch::{SpanBatch, SpanFields};
-use super::filter::Room;
 use super::merge::{Sizes, merge};
 use super::row::Span;
 use super::segment::{INDEX, ParsedTexts, SpanSegment};
 use super::write::write;
 use crate::attributes::{self, Value, put_attribute};
+use crate::bloom::Room;
 use crate::resource::{Interner, Resource, Scope};
 use crate::segment::{SegmentDir, SegmentMeta};
 use rand::rngs::StdRng;

@@ -8,12 +8,12 @@
 //! may be files that it has deleted since, so the check looks again.
 
 use crate::commit::quarantined_name;
-use crate::dedup;
 use crate::manifest::{self, Manifest, Quarantined};
 use crate::segment::{SegmentDir, SegmentMeta};
 use crate::signal::StoreSet;
 use crate::wal::files;
 use crate::wal::replay::{self, Gap};
+use crate::window_file;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -148,8 +148,8 @@ fn check_windows(
     generations.extend(previous.map(|p| p.window_generation));
     generations.dedup();
     for generation in generations.into_iter().filter(|generation| *generation > 0) {
-        let path = dedup::file(manifest_dir, generation);
-        if let Err(error) = fs::read(&path).and_then(|saved| dedup::check(&saved)) {
+        let path = window_file::path(manifest_dir, generation);
+        if let Err(error) = fs::read(&path).and_then(|saved| window_file::decode(&saved).1) {
             report.fault(path, error.to_string());
         }
     }

@@ -3,13 +3,13 @@
 //! What a commit makes dead (segment files, log files) is deleted one generation later, so that a damaged newest
 //! manifest can fall back without loss, and not before queries that began earlier have ended.
 
-use crate::dedup;
 use crate::disk;
 use crate::manifest::{self, Manifest, Quarantined};
 use crate::segment::{SegmentDir, SegmentMeta};
 use crate::signal::Signal;
 use crate::store::{Cut, Inner};
 use crate::wal::files;
+use crate::window_file;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -68,8 +68,7 @@ impl Inner {
         if let Change::Seal { cut, .. } = change {
             let saved = self.window.save(cut.position);
             let path = self.window_path(next.generation);
-            disk::write_whole(&*self.config.disk, &path, saved.as_bytes())
-                .inspect_err(|_| job.discard())?;
+            disk::write_whole(&*self.config.disk, &path, &saved).inspect_err(|_| job.discard())?;
         }
         if let Err(error) = manifest::commit(&*self.config.disk, &manifest_dir, &next) {
             // What stands after all must find its files after a crash.
@@ -170,7 +169,7 @@ impl Inner {
     }
 
     pub(crate) fn window_path(&self, generation: u64) -> PathBuf {
-        dedup::file(&self.config.data_dir.join("manifest"), generation)
+        window_file::path(&self.config.data_dir.join("manifest"), generation)
     }
 
     /// Deletes what neither the newest manifest nor the one before needs. What can't be deleted is tried again.

@@ -5,18 +5,14 @@
 //! them for repeats of themselves.
 
 use crate::store::Ack;
+use crate::window_file;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-
-/// First words of a saved window; a checksum of the rest follows.
-const HEADER: &str = "trefoil-dedup 1";
 
 #[derive(Debug)]
 enum Entry {
@@ -71,9 +67,6 @@ pub struct Ticket {
     _done: watch::Sender<bool>,
     settled: bool,
 }
-
-/// Of a line in a saved window, at least: a hash and four numbers.
-const LINE_BYTES: usize = 64;
 
 /// The window of remembered requests.
 #[derive(Debug)]
@@ -144,92 +137,34 @@ impl Window {
         self.state.lock().crowded_out
     }
 
-    /// The requests whose frames end at or before `position`: a header, then lines `hash arrival end accepted rejected
-    /// reason-as-JSON`.
-    pub fn save(&self, position: u64) -> String {
-        let mut body = String::new();
+    /// The requests whose frames end at or before `position`, for [`load`](Self::load).
+    pub fn save(&self, position: u64) -> Vec<u8> {
         let state = self.state.lock();
-        for (arrival_ns, hash) in &state.order {
-            if let Some(Entry::Done(first)) = state.entries.get(hash)
-                && first.arrival_ns == *arrival_ns
-                && first.end <= position
-            {
-                let Remembered { end, accepted, rejected, reason, .. } = first;
-                let reason = serde_json::json!(reason);
-                // Writing to a string can't fail.
-                let _ =
-                    writeln!(body, "{hash:032x} {arrival_ns} {end} {accepted} {rejected} {reason}");
-            }
-        }
-        drop(state);
-        format!("{}\n{body}", header_of(&body))
+        let done = state.order.iter().filter_map(|(arrival_ns, hash)| {
+            let Some(Entry::Done(first)) = state.entries.get(hash) else { return None };
+            let counts = first.arrival_ns == *arrival_ns && first.end <= position;
+            counts.then_some((*hash, first))
+        });
+        window_file::encode(&done.collect::<Vec<_>>())
     }
 
     /// Takes in what [`save`](Self::save) wrote, but nothing whose frame ends after `position`. Returns how many
     /// entries there were.
     ///
     /// # Errors
-    /// `InvalidData` when the checksum does not hold; readable lines are taken in all the same, since each one saves
+    /// `InvalidData` when the checksum does not hold; readable requests are taken in all the same, since each one saves
     /// a sender from a duplicate.
     pub fn load(&self, saved: &[u8], position: u64) -> io::Result<usize> {
-        let (lines, whole) = parse(saved);
-        let entries = lines.len();
+        let (requests, whole) = window_file::decode(saved);
+        let entries = requests.len();
         let mut state = self.state.lock();
         state.entries.reserve(entries.min(self.entries_max));
         state.order.reserve(entries.min(self.entries_max));
-        for (hash, request) in lines.into_iter().filter(|(_, request)| request.end <= position) {
+        for (hash, request) in requests.into_iter().filter(|(_, request)| request.end <= position) {
             state.remember(hash, request, self.entries_max);
         }
         whole.map(|()| entries)
     }
-}
-
-/// The file in the folder of manifests that holds the window saved with a generation.
-pub fn file(manifest_dir: &Path, generation: u64) -> PathBuf {
-    manifest_dir.join(format!("{generation:016}.dedup"))
-}
-
-/// Checks a saved window's checksum and that each of its lines can be read.
-pub fn check(saved: &[u8]) -> io::Result<usize> {
-    let (lines, whole) = parse(saved);
-    whole.map(|()| lines.len())
-}
-
-fn header_of(body: &str) -> String {
-    format!("{HEADER} {:08x}", crc32fast::hash(body.as_bytes()))
-}
-
-/// The requests that can be read, and whether that is all.
-fn parse(saved: &[u8]) -> (Vec<(u128, Remembered)>, io::Result<()>) {
-    let text = String::from_utf8_lossy(saved);
-    let (header, body) = text.split_once('\n').unwrap_or((&text, ""));
-    let mut read = Vec::with_capacity(body.len() / LINE_BYTES);
-    let mut damaged = 0;
-    for line in body.lines() {
-        match parse_line(line) {
-            Some(request) => read.push(request),
-            None => damaged += 1,
-        }
-    }
-    // Compared as text: a flipped bit may turn a digit into a capital of the same value.
-    let whole = header == header_of(body) && damaged == 0;
-    let error = || io::Error::new(io::ErrorKind::InvalidData, "checksum does not match");
-    (read, whole.then_some(()).ok_or_else(error))
-}
-
-fn parse_line(line: &str) -> Option<(u128, Remembered)> {
-    let mut parts = line.splitn(6, ' ');
-    let mut next = || parts.next();
-    Some((
-        u128::from_str_radix(next()?, 16).ok()?,
-        Remembered {
-            arrival_ns: next()?.parse().ok()?,
-            end: next()?.parse().ok()?,
-            accepted: next()?.parse().ok()?,
-            rejected: next()?.parse().ok()?,
-            reason: serde_json::from_str(next()?).ok()?,
-        },
-    ))
 }
 
 impl State {
@@ -324,31 +259,25 @@ mod tests {
         fresh(&window, 7, 0).settle(request(0, 50));
         fresh(&window, 8, 0).settle(request(0, 51));
         let again = self::window(100);
-        assert_eq!(again.load(window.save(50).as_bytes(), 50).unwrap(), 1);
+        assert_eq!(again.load(&window.save(50), 50).unwrap(), 1);
         assert_eq!(duplicate(&again, 7, 0), request(0, 50).ack());
         assert!(!again.repeats(8, 0), "its frame is replayed");
         let earlier = self::window(100);
-        assert_eq!(earlier.load(window.save(51).as_bytes(), 50).unwrap(), 2);
+        assert_eq!(earlier.load(&window.save(51), 50).unwrap(), 2);
         assert!(earlier.repeats(7, 0) && !earlier.repeats(8, 0));
     }
 
     #[test]
-    fn a_damaged_file_is_told_and_its_readable_lines_still_count() {
+    fn a_damaged_file_is_told_and_its_readable_requests_still_count() {
         let window = window(100);
         for hash in 1..4 {
             fresh(&window, hash, 0).settle(request(0, 1));
         }
-        let good = window.save(1).into_bytes();
-        assert_eq!(check(&good).unwrap(), 3);
-        for at in 0..good.len() {
-            let mut damaged = good.clone();
-            damaged[at] ^= 1 << (at % 7);
-            assert!(check(&damaged).is_err(), "flip at {at}");
-            let again = self::window(100);
-            assert!(again.load(&damaged, 1).is_err());
-            // A lost line break takes two lines with it.
-            assert!(!again.is_empty(), "flip at {at}");
-        }
+        let mut saved = window.save(1);
+        saved[30] ^= 4;
+        let again = self::window(100);
+        assert!(again.load(&saved, 1).is_err());
+        assert_eq!(again.len(), 2);
     }
 
     #[test]

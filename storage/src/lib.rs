@@ -39,6 +39,7 @@ pub mod stores;
 mod threads;
 mod thrift;
 pub mod wal;
+mod window_file;
 pub mod wire;
 
 pub use stores::Stores;

@@ -4,9 +4,10 @@ use crate::columnar::{
     ATTRIBUTE_PREFIX, KEYS_TEXT, KeyTypes, ScalarType, arrow_error, parquet_error,
 };
 use crate::pages::{Offsets, Pages};
+use crate::threads;
 use arrow::array::{Array, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::prep_null_mask_filter;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowSelection,
@@ -28,6 +29,9 @@ use std::sync::{Arc, OnceLock};
 
 /// Rows of a batch as it is read.
 const BATCH_ROWS: usize = 8192;
+
+/// Columns whose pages take longer to read than a thread takes to wake.
+const COLUMNS_PER_THREAD: usize = 8;
 
 /// Number of the next file that is opened.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -154,6 +158,31 @@ impl ParquetFile {
         let (groups, selection) = self.select(rows)?;
         let file = Arc::new(File::open(&self.path)?);
         self.rows_of(&file, columns, &groups, selection, batch_rows)
+    }
+
+    /// Few rows of many columns, these on several cores: each costs a page that is read and mostly passed over.
+    ///
+    /// * `columns`: the file has all of them.
+    /// * `rows`: as for [`read`](Self::read).
+    pub fn read_wide(
+        &self,
+        columns: &[&str],
+        rows: &[Range<usize>],
+    ) -> io::Result<Vec<RecordBatch>> {
+        let parts = threads::worth(columns.len(), COLUMNS_PER_THREAD);
+        let columns: Vec<Vec<&str>> = (0..parts)
+            .map(|part| columns.iter().skip(part).step_by(parts).copied().collect())
+            .collect();
+        let read = |columns: Vec<&str>| -> io::Result<Vec<RecordBatch>> {
+            self.read(&columns, Some(rows))?.map(|batch| batch.map_err(arrow_error)).collect()
+        };
+        let mut parts = threads::map(parts, columns, read).into_iter();
+        let mut whole = parts.next().unwrap_or_else(|| Ok(Vec::new()))?;
+        for part in parts {
+            let beside = |(left, right)| beside(&left, &right).map_err(arrow_error);
+            whole = whole.into_iter().zip(part?).map(beside).collect::<io::Result<_>>()?;
+        }
+        Ok(whole)
     }
 
     /// Like [`read`](Self::read), but only those rows that pass all tests. A test reads its columns only of rows that
@@ -361,6 +390,14 @@ impl Iterator for Rows {
             Some(schema) => batch.and_then(|batch| with_nulls(&batch, schema)),
         })
     }
+}
+
+/// Two batches of the same rows as one.
+fn beside(left: &RecordBatch, right: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let (left_schema, right_schema) = (left.schema(), right.schema());
+    let fields = left_schema.fields().iter().chain(right_schema.fields()).cloned();
+    let columns = [left.columns(), right.columns()].concat();
+    RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)
 }
 
 /// The batch with all columns of `schema`; those that it does not have are null.

@@ -161,9 +161,18 @@ impl SpanSegment {
             .collect();
         columns.extend(keys.iter().map(String::as_str));
         let mut spans = Vec::new();
-        for batch in self.file.read(&columns, rows)? {
-            let batch = batch.map_err(columnar::arrow_error)?;
-            read_rows(&batch, interner, texts, &mut spans)?;
+        match rows {
+            Some(rows) => {
+                for batch in self.file.read_wide(&columns, rows)? {
+                    read_rows(&batch, interner, texts, &mut spans)?;
+                }
+            }
+            None => {
+                for batch in self.file.read(&columns, None)? {
+                    let batch = batch.map_err(columnar::arrow_error)?;
+                    read_rows(&batch, interner, texts, &mut spans)?;
+                }
+            }
         }
         Ok(spans)
     }

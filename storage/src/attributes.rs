@@ -92,6 +92,11 @@ impl<'a> Raw<'a> {
         if let Some(text) = short_text(message) {
             return Self::Text(text);
         }
+        match message {
+            [0x10, v @ 0..0x80] => return Self::Bool(*v != 0),
+            [0x18, v @ 0..0x80] => return Self::Int((*v).into()),
+            _ => {}
+        }
         let mut fields = Fields::new(message);
         let raw = match fields.next() {
             Some(Ok((1, Field::Bytes(b)))) => Self::Text(b),
@@ -116,12 +121,36 @@ impl<'a> Raw<'a> {
 }
 
 /// Like [`iter`], with keys and values as bytes that are not looked at yet.
-pub fn raw_iter(list: &[u8]) -> impl Iterator<Item = (&[u8], Raw<'_>)> {
-    Fields::new(list).map_while(Result::ok).filter_map(|(number, field)| match (number, field) {
-        (1, Field::Bytes(pair)) => {
-            if let Some((key, value)) = short_pair(pair) {
-                return Some((key, Raw::of(value)));
-            }
+pub fn raw_iter(list: &[u8]) -> RawIter<'_> {
+    RawIter { fields: Fields::new(list) }
+}
+
+/// See [`raw_iter`]. Every row goes through it twice before it is sealed: pairs shorter than 128 bytes take a short way.
+#[derive(Debug, Clone)]
+pub struct RawIter<'a> {
+    fields: Fields<'a>,
+}
+
+impl<'a> Iterator for RawIter<'a> {
+    type Item = (&'a [u8], Raw<'a>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if let [0x0a, bytes @ 0..0x80, rest @ ..] = self.fields.rest()
+            && let Some((pair, rest)) = rest.split_at_checked(usize::from(*bytes))
+            && let Some((key, value)) = short_pair(pair)
+        {
+            self.fields = Fields::new(rest);
+            return Some((key, Raw::of(value)));
+        }
+        self.next_of_any_form()
+    }
+}
+
+impl<'a> RawIter<'a> {
+    fn next_of_any_form(&mut self) -> Option<(&'a [u8], Raw<'a>)> {
+        loop {
+            let (1, Field::Bytes(pair)) = self.fields.next()?.ok()? else { continue };
             let (mut key, mut value) = (b"".as_slice(), b"".as_slice());
             for field in Fields::new(pair).map_while(Result::ok) {
                 match field {
@@ -130,10 +159,9 @@ pub fn raw_iter(list: &[u8]) -> impl Iterator<Item = (&[u8], Raw<'_>)> {
                     _ => {}
                 }
             }
-            Some((key, Raw::of(value)))
+            return Some((key, Raw::of(value)));
         }
-        _ => None,
-    })
+    }
 }
 
 /// Key and `AnyValue` message of a `KeyValue` that holds these in this order, each shorter than 128 bytes, as nearly
@@ -387,6 +415,27 @@ mod tests {
         put_attribute(&mut list, "none", Value::Empty);
         put_attribute(&mut list, "yes", Value::Bool(true));
         list
+    }
+
+    #[test]
+    fn the_short_way_and_the_long_one_read_the_same() {
+        let mut list = sample();
+        put_attribute(&mut list, "long", Value::Str(&"x".repeat(300)));
+        // An unknown field, a value before its key, a value of two fields, a large and a long-winded integer.
+        wire::put_bytes(&mut list, 2, b"skipped");
+        wire::put_bytes(&mut list, 1, b"\x12\x03\x0a\x01v\x0a\x01k");
+        wire::put_bytes(&mut list, 1, b"\x0a\x01k\x12\x05\x0a\x01v\x18\x02");
+        put_attribute(&mut list, "large", Value::Int(i64::MAX));
+        wire::put_bytes(&mut list, 1, b"\x0a\x01w\x12\x03\x18\x85\x00");
+        let read: Vec<_> = raw_iter(&list)
+            .map(|(key, raw)| (std::str::from_utf8(key).unwrap(), raw.value()))
+            .collect();
+        let want: Vec<_> = iter(&list).collect();
+        assert_eq!(format!("{read:?}"), format!("{want:?}"));
+        assert_eq!(read.len(), 14);
+        for cut in 0..list.len() {
+            assert_eq!(raw_iter(&list[..cut]).count(), iter(&list[..cut]).count(), "cut at {cut}");
+        }
     }
 
     #[test]

@@ -17,6 +17,13 @@ impl Default for BytesColumn {
 }
 
 impl BytesColumn {
+    /// An empty column with room for so many rows and their bytes.
+    pub fn with_room(rows: usize, bytes: usize) -> Self {
+        let mut offsets = Vec::with_capacity(rows + 1);
+        offsets.push(0);
+        Self { offsets, data: Vec::with_capacity(bytes) }
+    }
+
     pub fn push(&mut self, value: &[u8]) {
         self.data.extend_from_slice(value);
         self.end_row();
@@ -62,6 +69,11 @@ impl BytesColumn {
 
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.len()).map(|row| self.get(row))
+    }
+
+    /// Bytes of all rows.
+    pub fn bytes(&self) -> usize {
+        self.data.len()
     }
 
     /// Heap bytes held.

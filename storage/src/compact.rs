@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// So many segments of one level in one partition become one of the next.
 const FAN_IN: usize = 4;
 
+/// The same for RED figures: their cells are decoded and encoded anew, for few bytes.
+const RED_FAN_IN: usize = 8;
+
 /// A merge never makes a segment larger than this many rows.
 const ROWS_MAX: u64 = 4_000_000;
 
@@ -165,7 +168,7 @@ struct Limits {
     log_bytes: u64,
 }
 
-/// Chooses segments of one signal and partition to merge: four or more of one level, or what is left of a partition
+/// Chooses segments of one signal and partition to merge: enough of one level, or what is left of a partition
 /// that has settled and is calm.
 fn pick(
     segments: &[SegmentMeta],
@@ -183,6 +186,7 @@ fn pick(
             Signal::Logs => limits.bytes.min(limits.log_bytes),
             _ => limits.bytes,
         };
+        let fan_in = if signal == Signal::Red { RED_FAN_IN } else { FAN_IN };
         group.sort_by_key(|meta| (meta.level, meta.rows));
         let settled =
             partition_ns.saturating_add(PARTITION_NS + SETTLED_NS) < now_ns && calm(partition_ns);
@@ -202,7 +206,7 @@ fn pick(
                     picked.push((*meta).clone());
                 }
             }
-            if picked.len() >= if settled { 2 } else { FAN_IN } {
+            if picked.len() >= if settled { 2 } else { fan_in } {
                 return Some(picked);
             }
             start += group[start..].iter().take_while(|meta| meta.level == level).count();

@@ -31,6 +31,11 @@ pub struct Attributes<'a> {
 }
 
 impl AttributeLists {
+    /// Empty lists with room for so many rows and their bytes.
+    pub fn with_room(rows: usize, bytes: usize) -> Self {
+        Self { lists: BytesColumn::with_room(rows, bytes), shapes: Vec::with_capacity(rows) }
+    }
+
     /// The list of the row being written; close the row with [`end_row`](Self::end_row).
     pub fn open_row(&mut self) -> &mut Vec<u8> {
         self.lists.open_row()
@@ -67,6 +72,11 @@ impl AttributeLists {
     pub fn append(&mut self, other: &Self) {
         self.lists.append(&other.lists);
         self.shapes.extend_from_slice(&other.shapes);
+    }
+
+    /// Bytes of all lists.
+    pub fn bytes(&self) -> usize {
+        self.lists.bytes()
     }
 
     /// Heap bytes held.

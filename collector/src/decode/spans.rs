@@ -1,10 +1,37 @@
 //! `ExportTraceServiceRequest` → [`SpanBatch`].
 
 use super::{DecodeLimits, Reason, Refusal, Rejections, lenient, malformed, push_attribute, walk};
+use std::cell::Cell;
 use trefoil_storage::resource::Interner;
 use trefoil_storage::signal::{Batch, Decoded};
 use trefoil_storage::spans::{SpanBatch, SpanFields};
 use trefoil_storage::wire::{self, Field, Fields, WireError};
+
+thread_local! {
+    static LAST_SHARE: Cell<Share> = const { Cell::new(Share { spans: 0.0, attributes: 0.0 }) };
+}
+
+/// What a batch holds for each byte of its request. The next one gets room by what the last one took: a buffer that
+/// grows step by step, and is cut to size at the end, is written three times.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    spans: f32,
+    /// Bytes.
+    attributes: f32,
+}
+
+impl Share {
+    fn of(batch: &SpanBatch, request_bytes: usize) -> Self {
+        let share = |part: usize| part as f32 / request_bytes.max(1) as f32;
+        Self { spans: share(batch.len()), attributes: share(batch.attributes.bytes()) }
+    }
+
+    /// A batch with room for a little more than the share of a request; its bytes bound what is taken.
+    fn batch_for(self, request_bytes: usize) -> SpanBatch {
+        let room = |share: f32| (request_bytes as f32 * share.min(1.0) * 1.06) as usize;
+        SpanBatch::with_room(room(self.spans), room(self.attributes))
+    }
+}
 
 /// Decodes one trace export, keeping what is valid.
 ///
@@ -23,7 +50,7 @@ pub fn decode(
     interner: &Interner,
     limits: &DecodeLimits,
 ) -> Result<Decoded, String> {
-    let mut batch = SpanBatch::default();
+    let mut batch = LAST_SHARE.get().batch_for(body.len());
     let mut rejections = Rejections::default();
     let latest_ns = arrival_ns.saturating_add(limits.future_ns);
     walk(body, interner, limits, |resource, scope, span| {
@@ -39,6 +66,7 @@ pub fn decode(
         }
     })
     .map_err(|error| malformed("ExportTraceServiceRequest", error))?;
+    LAST_SHARE.set(Share::of(&batch, body.len()));
     batch.finish();
     Ok(Decoded {
         accepted: batch.len() as u64,

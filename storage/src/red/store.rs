@@ -11,7 +11,6 @@ use crate::signal::{Signal, SignalStore};
 use crate::spans::SpanBatch;
 use parking_lot::RwLock;
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -139,8 +138,8 @@ impl Cells {
     }
 }
 
-/// Numbers of the keys of one service by operation, kind and status.
-type KeysOfService = FxHashMap<(Arc<str>, i32, i32), u32>;
+/// Numbers of the keys of one service: by operation a few with their kind and status.
+type KeysOfService = FxHashMap<Arc<str>, Vec<(i32, i32, u32)>>;
 
 /// Numbers of the keys of calls by status and the addresses of the names of caller and callee; these are held so that no
 /// other name takes their place.
@@ -160,7 +159,7 @@ struct Live {
     segments: Vec<Arc<RedSegment>>,
     /// Keys of the hot cells, and their numbers by service.
     keys: Vec<Arc<RedKey>>,
-    numbers: BTreeMap<Arc<str>, KeysOfService>,
+    numbers: FxHashMap<Arc<str>, KeysOfService>,
     /// Survives a seal: the other end of a call may come after it.
     pairing: Pairing,
     hot_bytes: usize,
@@ -187,16 +186,27 @@ impl Live {
     }
 
     fn key(&mut self, service: &Arc<str>, operation: &Arc<str>, kind: i32, status: i32) -> u32 {
-        let of_service = self.numbers.entry(service.clone()).or_default();
-        if let Some(number) = of_service.get(&(operation.clone(), kind, status)) {
-            return *number;
+        let known = |of_operation: &Vec<(i32, i32, u32)>| {
+            let same = of_operation.iter().find(|key| (key.0, key.1) == (kind, status));
+            same.map(|key| key.2)
+        };
+        let of_service = match self.numbers.get_mut(service) {
+            Some(of_service) => of_service,
+            None => self.numbers.entry(service.clone()).or_default(),
+        };
+        if let Some(number) = of_service.get(operation).and_then(known) {
+            return number;
         }
-        let full = of_service.len() >= OPERATIONS_MAX;
-        let operation = if full { OTHER.into() } else { operation.clone() };
-        *of_service.entry((operation.clone(), kind, status)).or_insert_with(|| {
-            self.keys.push(Arc::new(RedKey { service: service.clone(), operation, kind, status }));
-            self.keys.len() as u32 - 1
-        })
+        let keys: usize = of_service.values().map(Vec::len).sum();
+        let operation = if keys >= OPERATIONS_MAX { OTHER.into() } else { operation.clone() };
+        let of_operation = of_service.entry(operation.clone()).or_default();
+        if let Some(number) = known(of_operation) {
+            return number;
+        }
+        let number = self.keys.len() as u32;
+        of_operation.push((kind, status, number));
+        self.keys.push(Arc::new(RedKey { service: service.clone(), operation, kind, status }));
+        number
     }
 }
 
@@ -389,7 +399,10 @@ impl SignalStore for RedStore {
     fn freeze(&self) {
         let mut live = self.live.write();
         if live.frozen.cells.is_empty() {
-            live.frozen = Arc::new(std::mem::take(&mut live.hot));
+            // About as many will come until the next seal: growing step by step copies them twice.
+            let next =
+                Cells { cells: Vec::with_capacity(live.hot.cells.len()), ..Cells::default() };
+            live.frozen = Arc::new(std::mem::replace(&mut live.hot, next));
             live.keys.clear();
             live.numbers.clear();
         }

@@ -63,6 +63,19 @@ pub struct SpanBatch {
 }
 
 impl SpanBatch {
+    /// An empty batch with room for so many spans and the bytes of their attributes.
+    pub fn with_room(spans: usize, attribute_bytes: usize) -> Self {
+        Self {
+            rows: Vec::with_capacity(spans),
+            attributes: AttributeLists::with_room(spans, attribute_bytes),
+            trace_state: BytesColumn::with_room(spans, 0),
+            status_message: BytesColumn::with_room(spans, 0),
+            events: BytesColumn::with_room(spans, 0),
+            links: BytesColumn::with_room(spans, 0),
+            ..Self::default()
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.rows.len()
     }

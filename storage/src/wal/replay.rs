@@ -92,9 +92,18 @@ fn scan_file(
 ) -> io::Result<()> {
     let bytes = fs::read(&file.path)?;
     let mut at = (FILE_HEADER_BYTES as usize).min(bytes.len());
-    if files::read_header(&bytes, file.start) != Header::Known {
-        report.damaged_bytes += at as u64;
-        gap(file.start, Gap::Damaged(&bytes[..at]));
+    match files::read_header(&bytes, file.start) {
+        Header::Known => {}
+        // The file was being made: no frame of it was acknowledged. Were it cut later, the next file would show what
+        // is missing.
+        Header::Torn => {
+            report.torn_bytes += at as u64;
+            gap(file.start, Gap::Torn(&bytes[..at]));
+        }
+        Header::Damaged | Header::Newer => {
+            report.damaged_bytes += at as u64;
+            gap(file.start, Gap::Damaged(&bytes[..at]));
+        }
     }
     let position = |at: usize| file.start + (at as u64).saturating_sub(FILE_HEADER_BYTES);
     while at < bytes.len() {
@@ -194,6 +203,23 @@ mod tests {
             assert_eq!(found.len(), whole, "cut at {cut}");
             assert_eq!(report.damaged_bytes, 0, "cut at {cut}: a torn write is no damage");
         }
+    }
+
+    #[test]
+    fn a_file_whose_making_was_cut_short_is_no_damage_and_one_cut_later_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (bytes, _) = three(dir.path());
+        let end = bytes.len() as u64;
+        drop(files::create(&LocalDisk, dir.path(), end).unwrap());
+        let whole = fs::read(files::path(dir.path(), end)).unwrap();
+        for cut in 0..whole.len() {
+            fs::write(files::path(dir.path(), end), &whole[..cut]).unwrap();
+            let (found, report) = hashes(dir.path());
+            assert_eq!((found.len(), report.torn_bytes), (3, cut as u64));
+            assert_eq!((report.damaged_bytes, report.missing_bytes), (0, 0));
+        }
+        drop(files::create(&LocalDisk, dir.path(), end + 70).unwrap());
+        assert_eq!(hashes(dir.path()).1.missing_bytes, 70);
     }
 
     #[test]

@@ -44,6 +44,10 @@ impl BytesColumn {
     }
 
     pub fn get(&self, row: usize) -> &[u8] {
+        // Many columns hold nothing at all: their offsets need not be fetched.
+        if self.data.is_empty() {
+            return &[];
+        }
         &self.data[self.offsets[row] as usize..self.offsets[row + 1] as usize]
     }
 

@@ -6,10 +6,12 @@
 
 use crate::store::Ack;
 use crate::window_file;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
+use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -83,6 +85,8 @@ struct State {
     order: VecDeque<(u64, u128)>,
     /// Entries dropped for room before their time.
     crowded_out: u64,
+    /// A file that was not read yet, and the log position up to which it counts.
+    saved: Option<(PathBuf, u64)>,
 }
 
 impl Window {
@@ -94,7 +98,7 @@ impl Window {
 
     /// Looks a request up and, if it is new, enters it as on its way.
     pub fn admit(self: &Arc<Self>, hash: u128, arrival_ns: u64) -> Admission {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         state.forget(arrival_ns.saturating_sub(self.length_ns));
         match state.entries.get(&hash) {
             Some(Entry::Done(first)) if self.covers(first, arrival_ns) => {
@@ -115,17 +119,17 @@ impl Window {
     /// Whether a frame read back repeats a remembered one: asked with the time at which it came in, so that the answer
     /// is the one it got then.
     pub fn repeats(&self, hash: u128, arrival_ns: u64) -> bool {
-        let state = self.state.lock();
+        let state = self.state();
         matches!(state.entries.get(&hash), Some(Entry::Done(first)) if self.covers(first, arrival_ns))
     }
 
     /// Enters a request as stored.
     pub fn remember(&self, hash: u128, request: Remembered) {
-        self.state.lock().remember(hash, request, self.entries_max);
+        self.state().remember(hash, request, self.entries_max);
     }
 
     pub fn len(&self) -> usize {
-        self.state.lock().order.len()
+        self.state().order.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -134,12 +138,12 @@ impl Window {
 
     /// Requests forgotten before their time because there were too many.
     pub fn crowded_out(&self) -> u64 {
-        self.state.lock().crowded_out
+        self.state().crowded_out
     }
 
     /// The requests whose frames end at or before `position`, for [`load`](Self::load).
     pub fn save(&self, position: u64) -> Vec<u8> {
-        let state = self.state.lock();
+        let state = self.state();
         let done = state.order.iter().filter_map(|(arrival_ns, hash)| {
             let Some(Entry::Done(first)) = state.entries.get(hash) else { return None };
             let counts = first.arrival_ns == *arrival_ns && first.end <= position;
@@ -148,26 +152,41 @@ impl Window {
         window_file::encode(&done.collect::<Vec<_>>())
     }
 
-    /// Takes in what [`save`](Self::save) wrote, but nothing whose frame ends after `position`. Returns how many
-    /// entries there were.
+    /// From now on what [`save`](Self::save) wrote into a file counts, but nothing whose frame ends after `position`.
+    /// It is read when the window is first asked: a start need not wait for it.
     ///
-    /// # Errors
-    /// `InvalidData` when the checksum does not hold; readable requests are taken in all the same, since each one saves
-    /// a sender from a duplicate.
-    pub fn load(&self, saved: &[u8], position: u64) -> io::Result<usize> {
-        let (requests, whole) = window_file::decode(saved);
-        let entries = requests.len();
+    /// A damaged file is told of in the log; its readable requests are taken in all the same, since each one saves a
+    /// sender from a duplicate.
+    pub fn load(&self, path: PathBuf, position: u64) {
+        self.state.lock().saved = Some((path, position));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
-        state.entries.reserve(entries.min(self.entries_max));
-        state.order.reserve(entries.min(self.entries_max));
-        for (hash, request) in requests.into_iter().filter(|(_, request)| request.end <= position) {
-            state.remember(hash, request, self.entries_max);
+        if let Some((path, position)) = state.saved.take() {
+            state.load(&path, position, self.entries_max).unwrap_or_else(|error| {
+                tracing::error!(
+                    file = %path.display(), %error,
+                    "the window of recent requests is damaged; some retries may be stored twice"
+                );
+            });
         }
-        whole.map(|()| entries)
+        state
     }
 }
 
 impl State {
+    fn load(&mut self, path: &Path, position: u64, entries_max: usize) -> io::Result<()> {
+        let (requests, whole) = window_file::decode(&fs::read(path)?);
+        let entries = requests.len().min(entries_max);
+        self.entries.reserve(entries);
+        self.order.reserve(entries);
+        for (hash, request) in requests.into_iter().filter(|(_, request)| request.end <= position) {
+            self.remember(hash, request, entries_max);
+        }
+        whole
+    }
+
     fn remember(&mut self, hash: u128, request: Remembered, entries_max: usize) {
         self.order.push_back((request.arrival_ns, hash));
         self.entries.insert(hash, Entry::Done(request));
@@ -203,7 +222,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.settled {
-            self.window.state.lock().entries.remove(&self.hash);
+            self.window.state().entries.remove(&self.hash);
         }
     }
 }
@@ -259,11 +278,18 @@ mod tests {
         fresh(&window, 7, 0).settle(request(0, 50));
         fresh(&window, 8, 0).settle(request(0, 51));
         let again = self::window(100);
-        assert_eq!(again.load(&window.save(50), 50).unwrap(), 1);
+        let dir = tempfile::tempdir().unwrap();
+        let saved = |position: u64| {
+            let path = dir.path().join(position.to_string());
+            fs::write(&path, window.save(position)).unwrap();
+            path
+        };
+        again.load(saved(50), 50);
+        assert_eq!(again.len(), 1);
         assert_eq!(duplicate(&again, 7, 0), request(0, 50).ack());
         assert!(!again.repeats(8, 0), "its frame is replayed");
         let earlier = self::window(100);
-        assert_eq!(earlier.load(&window.save(51), 50).unwrap(), 2);
+        earlier.load(saved(51), 50);
         assert!(earlier.repeats(7, 0) && !earlier.repeats(8, 0));
     }
 
@@ -275,8 +301,10 @@ mod tests {
         }
         let mut saved = window.save(1);
         saved[30] ^= 4;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), saved).unwrap();
         let again = self::window(100);
-        assert!(again.load(&saved, 1).is_err());
+        again.load(file.path().to_owned(), 1);
         assert_eq!(again.len(), 2);
     }
 

@@ -65,6 +65,8 @@ impl Store {
 impl Inner {
     /// Passes over all files, until the store stops.
     pub(crate) fn run_mender(&self) {
+        // Has the window of recent requests read before the first sender waits for it.
+        let _ = self.window.len();
         let mut pace = FIRST_BYTES_PER_SECOND;
         while !self.stopping.load(Ordering::Acquire) {
             self.pass(pace);

@@ -169,14 +169,15 @@ fn prepare(config: Config, stores: Arc<dyn StoreSet>) -> io::Result<Arc<Inner>> 
         mended_at_open: AtomicBool::new(false),
         config,
     };
-    let saved = {
+    let (saved, position) = {
         let manifest = inner.manifest.lock();
         (manifest.window_generation, manifest.wal_position)
     };
-    std::thread::scope(|scope| {
-        scope.spawn(|| inner.load_window(saved));
-        inner.open_segments(previous.as_ref())
-    })?;
+    // Without it, retries from before the last seal are not known.
+    if saved > 0 {
+        inner.window.load(inner.window_path(saved), position);
+    }
+    inner.open_segments(previous.as_ref())?;
     // A generation that was damaged leaves the other alone, without one to fall back to.
     if previous.is_none() && generation > 1 {
         inner.mended_at_open.store(true, Ordering::Release);
@@ -245,23 +246,6 @@ impl Inner {
             && let Err(error) = self.commit(&Change::Tidy, &self.dir.job())
         {
             tracing::warn!(%error, "what was mended at the start could not be committed yet");
-        }
-    }
-
-    /// Takes in the window saved with the manifest; without it, retries from before the last seal are not known.
-    ///
-    /// * `generation`, `position`: of the window and the log, as the manifest says.
-    fn load_window(&self, (generation, position): (u64, u64)) {
-        let path = self.window_path(generation);
-        if generation == 0 {
-            return;
-        }
-        let loaded = fs::read(&path).and_then(|saved| self.window.load(&saved, position));
-        if let Err(error) = loaded {
-            tracing::error!(
-                file = %path.display(), %error,
-                "the window of recent requests is damaged; some retries may be stored twice"
-            );
         }
     }
 

@@ -12,13 +12,19 @@ use std::path::Path;
 /// Hours in all.
 const HOURS: u64 = 10;
 
-/// Restarts of which the shortest counts.
-const RESTARTS: usize = 3;
+/// The first hour is sent so many times, each time to an empty directory: its peak of memory is one figure else, the
+/// others are the median of many.
+const FIRST_HOURS: usize = 3;
 
-/// What is compared.
+/// Directories of one hour and of ten are asked in turn, so that both meet the machine's fast and slow moments; the
+/// least counts.
+const ROUNDS: usize = 3;
+
+/// Restarts of a round.
+const RESTARTS: usize = 2;
+
+/// What is compared, the least of all rounds, ms.
 struct Figures {
-    /// Median of the hours.
-    peak_rss_mib: f64,
     ready_ms: f64,
     /// 95th percentiles.
     trace_ms: f64,
@@ -28,7 +34,7 @@ struct Figures {
 /// Sends the first hour and the others and adds a row for each figure that may grow, each with its goal.
 ///
 /// * `settings`: of the last hour.
-/// * `data_dir`: does not exist yet.
+/// * `data_dir`: does not exist yet, nor does another whose name begins as its.
 pub async fn run(
     program: &Program,
     data_dir: &Path,
@@ -40,34 +46,57 @@ pub async fn run(
         start_ns: settings.start_ns - (HOURS - 1 - number) * HOUR_NS,
         ..settings
     };
+    let of_one = |number: usize| data_dir.with_extension(format!("first-{number}"));
+    let mut first_peaks = Vec::new();
+    for number in 0..FIRST_HOURS {
+        first_peaks.extend(load(program, &of_one(number), [hour(0)].into_iter()).await?);
+    }
+    let of_ten = of_one(FIRST_HOURS - 1);
+    let peaks = load(program, &of_ten, (1..HOURS).map(hour)).await?;
+
     let first = Shop::new(hour(0));
     let (_, logs) = corpus::logs::encode(&first);
     let (_, metrics) = corpus::metrics::encode(&first);
     let known = Known { shop: &first, logs: &logs, metrics: &metrics };
-    let mut of_all: Vec<Figures> = Vec::new();
-    for (name, hours) in [("1 hour", 0..1), ("10 hours", 1..HOURS)] {
-        let mut peaks = load(program, data_dir, hours.map(hour)).await?;
+    let names = ["1 hour", "10 hours"];
+    let mut least = names.map(|_| Figures {
+        ready_ms: f64::INFINITY,
+        trace_ms: f64::INFINITY,
+        logs_ms: f64::INFINITY,
+    });
+    for round in 1..=ROUNDS {
+        for ((name, dir), least) in names.iter().zip([of_one(0), of_ten.clone()]).zip(&mut least) {
+            let section = format!("{name}, round {round}");
+            let (ready, _) = ingest::restarts(program, &dir, RESTARTS).await?;
+            let ready_ms = ready.as_secs_f64() * 1e3;
+            report.add(Row::plain(&section, "ready after a start", "ms", ready_ms));
+            let server = Server::start(program, &dir).await?;
+            let [trace_ms, logs_ms] =
+                queries::by_trace_id(&server, &known, &section, report).await?;
+            server.stop().await?;
+            *least = Figures {
+                ready_ms: least.ready_ms.min(ready_ms),
+                trace_ms: least.trace_ms.min(trace_ms),
+                logs_ms: least.logs_ms.min(logs_ms),
+            };
+        }
+    }
+    let mut medians = Vec::new();
+    for (name, mut peaks) in names.iter().zip([first_peaks, peaks]) {
         let each: Vec<String> = peaks.iter().map(|peak| format!("{peak:.0}")).collect();
         peaks.sort_by(f64::total_cmp);
-        let peak_rss_mib = peaks[peaks.len() / 2];
-        let (ready, _) = ingest::restarts(program, data_dir, RESTARTS).await?;
-        let server = Server::start(program, data_dir).await?;
-        let [trace_ms, logs_ms] = queries::by_trace_id(&server, &known, name, report).await?;
-        server.stop().await?;
-        let ready_ms = ready.as_secs_f64() * 1e3;
-        let row = |figure: &str, unit, value| Row::plain(name, figure, unit, value);
-        let peak = row("peak RSS at ingest, median", "MiB", peak_rss_mib);
-        report.add(peak.note(format!("by hour: {}", each.join(", "))));
-        report.add(row("ready after a start", "ms", ready_ms));
-        of_all.push(Figures { peak_rss_mib, ready_ms, trace_ms, logs_ms });
+        medians.push(peaks[peaks.len() / 2]);
+        let row = Row::plain(name, "peak RSS at ingest, median", "MiB", peaks[peaks.len() / 2]);
+        report.add(row.note(each.join(", ")));
     }
-    let [one, ten] = &of_all[..] else { return Ok(()) };
+    let [one, ten] = least;
     let mut grown = |figure: &str, one: f64, ten: f64, goal: f64| {
-        report.add(Row::plain("10 hours by 1", figure, "x", ten / one).at_most(goal));
+        let row = Row::plain("10 hours by 1", figure, "x", ten / one).at_most(goal);
+        report.add(row.note(format!("{one:.2} to {ten:.2}")));
     };
     grown("trace by ID, p95", one.trace_ms, ten.trace_ms, 1.5);
     grown("logs by trace ID, p95", one.logs_ms, ten.logs_ms, 1.5);
-    grown("peak RSS at ingest", one.peak_rss_mib, ten.peak_rss_mib, 1.0);
+    grown("peak RSS at ingest", medians[0], medians[1], 1.0);
     grown("ready after a start", one.ready_ms, ten.ready_ms, 2.0);
     Ok(())
 }

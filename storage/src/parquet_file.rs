@@ -165,24 +165,31 @@ impl ParquetFile {
     /// * `columns`: the file has all of them.
     /// * `rows`: as for [`read`](Self::read).
     pub fn read_wide(
-        &self,
-        columns: &[&str],
+        self: &Arc<Self>,
+        columns: &[String],
         rows: &[Range<usize>],
     ) -> io::Result<Vec<RecordBatch>> {
         let parts = threads::worth(columns.len(), COLUMNS_PER_THREAD);
-        let columns: Vec<Vec<&str>> = (0..parts)
-            .map(|part| columns.iter().skip(part).step_by(parts).copied().collect())
-            .collect();
-        let read = |columns: Vec<&str>| -> io::Result<Vec<RecordBatch>> {
-            self.read(&columns, Some(rows))?.map(|batch| batch.map_err(arrow_error)).collect()
+        let part = |number: usize| -> Vec<String> {
+            columns.iter().skip(number).step_by(parts).cloned().collect()
         };
-        let mut parts = threads::map(parts, columns, read).into_iter();
-        let mut whole = parts.next().unwrap_or_else(|| Ok(Vec::new()))?;
-        for part in parts {
+        let others: Vec<_> = (1..parts)
+            .map(|number| {
+                let (file, columns, rows) = (self.clone(), part(number), rows.to_vec());
+                threads::beside(move || file.read_all(&columns, &rows))
+            })
+            .collect();
+        let mut whole = self.read_all(&part(0), rows)?;
+        for other in others {
             let beside = |(left, right)| beside(&left, &right).map_err(arrow_error);
-            whole = whole.into_iter().zip(part?).map(beside).collect::<io::Result<_>>()?;
+            whole = whole.into_iter().zip(other.wait()?).map(beside).collect::<io::Result<_>>()?;
         }
         Ok(whole)
+    }
+
+    fn read_all(&self, columns: &[String], rows: &[Range<usize>]) -> io::Result<Vec<RecordBatch>> {
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        self.read(&columns, Some(rows))?.map(|batch| batch.map_err(arrow_error)).collect()
     }
 
     /// Like [`read`](Self::read), but only those rows that pass all tests. A test reads its columns only of rows that

@@ -48,14 +48,14 @@ const ROW_COLUMNS: [&str; 16] = [
 #[derive(Debug)]
 pub struct SpanSegment {
     pub meta: SegmentMeta,
-    pub file: ParquetFile,
+    pub file: Arc<ParquetFile>,
     /// Replaced when it turns out to be damaged.
     index: RwLock<Arc<TraceIndex>>,
 }
 
 /// The Parquet file, if it holds as many rows as the manifest says.
-fn open_rows_file(dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<ParquetFile> {
-    let file = ParquetFile::open(&dir.file_path(meta, "parquet"))?;
+fn open_rows_file(dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Arc<ParquetFile>> {
+    let file = Arc::new(ParquetFile::open(&dir.file_path(meta, "parquet"))?);
     if file.rows() as u64 != meta.rows {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
@@ -152,27 +152,22 @@ impl SpanSegment {
         interner: &Interner,
         texts: &ParsedTexts,
     ) -> io::Result<Vec<Span>> {
-        let mut columns: Vec<&str> = ROW_COLUMNS.to_vec();
-        columns.push("attributes");
-        let keys: Vec<String> = self
-            .file
-            .attribute_keys()
-            .map(|(key, _)| format!("{}{key}", columnar::ATTRIBUTE_PREFIX))
+        let typed = self.file.attribute_keys();
+        let columns: Vec<String> = (ROW_COLUMNS.into_iter().chain(["attributes"]))
+            .map(str::to_owned)
+            .chain(typed.map(|(key, _)| format!("{}{key}", columnar::ATTRIBUTE_PREFIX)))
             .collect();
-        columns.extend(keys.iter().map(String::as_str));
         let mut spans = Vec::new();
-        match rows {
-            Some(rows) => {
-                for batch in self.file.read_wide(&columns, rows)? {
-                    read_rows(&batch, interner, texts, &mut spans)?;
-                }
+        let Some(rows) = rows else {
+            let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+            for batch in self.file.read(&columns, None)? {
+                let batch = batch.map_err(columnar::arrow_error)?;
+                read_rows(&batch, interner, texts, &mut spans)?;
             }
-            None => {
-                for batch in self.file.read(&columns, None)? {
-                    let batch = batch.map_err(columnar::arrow_error)?;
-                    read_rows(&batch, interner, texts, &mut spans)?;
-                }
-            }
+            return Ok(spans);
+        };
+        for batch in self.file.read_wide(&columns, rows)? {
+            read_rows(&batch, interner, texts, &mut spans)?;
         }
         Ok(spans)
     }

@@ -12,7 +12,7 @@ use crate::wal::files;
 use crate::window_file;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -178,9 +178,13 @@ impl Inner {
     fn collect_garbage(&self, previous: &Manifest, mut hurry_bytes: u64) {
         let manifest_dir = self.config.data_dir.join("manifest");
         let disk = &*self.config.disk;
-        let window_generation = self.manifest.lock().window_generation;
+        let (generation, window) = {
+            let manifest = self.manifest.lock();
+            (manifest.generation, manifest.window_generation)
+        };
+        let needed = [window, previous.window_generation];
         let collected = manifest::forget(disk, &manifest_dir)
-            .and_then(|()| self.forget_windows(&[window_generation, previous.window_generation]))
+            .and_then(|()| self.forget_windows(generation, &needed))
             .and_then(|()| {
                 let current_file = self.wal_stats.file_start.load(Ordering::Acquire);
                 let wal_dir = self.config.data_dir.join("wal");
@@ -199,11 +203,10 @@ impl Inner {
         });
     }
 
-    fn forget_windows(&self, needed: &[u64]) -> io::Result<()> {
-        let needed: Vec<PathBuf> = needed.iter().map(|g| self.window_path(*g)).collect();
+    fn forget_windows(&self, generation: u64, needed: &[u64]) -> io::Result<()> {
         for entry in fs::read_dir(self.config.data_dir.join("manifest"))? {
             let path = entry?.path();
-            if path.extension().is_some_and(|e| e == "dedup") && !needed.contains(&path) {
+            if is_stale_window(&path, generation, needed) {
                 self.config.disk.remove(&path)?;
             }
         }
@@ -282,5 +285,34 @@ fn quarantined(meta: &SegmentMeta, reason: &str) -> Quarantined {
         min_ns: meta.min_ns,
         max_ns: meta.max_ns,
         rows: meta.rows,
+    }
+}
+
+/// Whether a file is a saved window that no manifest needs.
+///
+/// * `generation`: of the manifest. What is above it belongs to a seal that is being committed by another thread, or to
+///   one that failed, and goes with a later generation.
+/// * `needed`: generations whose windows manifests name.
+fn is_stale_window(path: &Path, generation: u64, needed: &[u64]) -> bool {
+    let number = || path.file_stem()?.to_str()?.parse::<u64>().ok();
+    path.extension().is_some_and(|extension| extension == "dedup")
+        && number().is_none_or(|number| number <= generation && !needed.contains(&number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_that_a_seal_is_about_to_commit_is_not_deleted_by_the_merge_before_it() {
+        let stale = |number: u64| {
+            let path = window_file::path(Path::new("manifest"), number);
+            is_stale_window(&path, 10, &[7, 4])
+        };
+        assert!(!stale(11), "its manifest follows");
+        assert!(!stale(7) && !stale(4));
+        assert!(stale(9), "of a seal that failed");
+        assert!(stale(3));
+        assert!(!is_stale_window(Path::new("manifest/0000000000000003.json"), 10, &[7, 4]));
     }
 }

@@ -33,12 +33,23 @@ pub struct Remembered {
     pub accepted: u64,
     pub rejected: u64,
     pub reason: Option<Box<str>>,
+    /// Known to survive a power cut. What a start read back from the log is not: a process that was killed between
+    /// writing and syncing leaves frames that only the page cache holds, and after a failed sync no later one need
+    /// bring them to the disk.
+    pub durable: bool,
 }
 
 impl Remembered {
+    /// A request whose frame was synced.
     pub fn new(arrival_ns: u64, end: u64, ack: &Ack) -> Self {
         let Ack { accepted, rejected, ref reason, .. } = *ack;
-        Self { arrival_ns, end, accepted, rejected, reason: reason.as_deref().map(Box::from) }
+        let reason = reason.as_deref().map(Box::from);
+        Self { arrival_ns, end, accepted, rejected, reason, durable: true }
+    }
+
+    /// A request read back from the log.
+    pub fn replayed(arrival_ns: u64, end: u64, ack: &Ack) -> Self {
+        Self { durable: false, ..Self::new(arrival_ns, end, ack) }
     }
 
     /// The answer that it got.
@@ -58,6 +69,9 @@ pub enum Admission {
     Fresh(Ticket),
     /// Stored before, with this answer.
     Duplicate(Ack),
+    /// Visible, with this answer, but it may not survive a power cut: to be written to the log again before it is
+    /// answered, and then [confirmed](Window::confirm).
+    Unsure(Ack),
     /// A twin is being stored: wait until the channel changes or closes, then ask again.
     Wait(watch::Receiver<bool>),
 }
@@ -102,7 +116,12 @@ impl Window {
         state.forget(arrival_ns.saturating_sub(self.length_ns));
         match state.entries.get(&hash) {
             Some(Entry::Done(first)) if self.covers(first, arrival_ns) => {
-                return Admission::Duplicate(first.ack());
+                let ack = first.ack();
+                return if first.durable {
+                    Admission::Duplicate(ack)
+                } else {
+                    Admission::Unsure(ack)
+                };
             }
             Some(Entry::InFlight(twin)) => return Admission::Wait(twin.clone()),
             _ => {}
@@ -126,6 +145,14 @@ impl Window {
     /// Enters a request as stored.
     pub fn remember(&self, hash: u128, request: Remembered) {
         self.state().remember(hash, request, self.entries_max);
+    }
+
+    /// A request that was unsure stands in the log again, synced. Its first place in the log goes on counting: what
+    /// is sealed up to there holds its rows.
+    pub fn confirm(&self, hash: u128) {
+        if let Some(Entry::Done(first)) = self.state().entries.get_mut(&hash) {
+            first.durable = true;
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -261,6 +288,22 @@ mod tests {
         fresh(&window, 1, 1000).settle(request(1000, 9));
         assert_eq!(duplicate(&window, 1, 1100), request(1000, 9).ack());
         assert!(matches!(window.admit(1, 1101), Admission::Fresh(_)));
+    }
+
+    #[test]
+    fn what_was_read_back_is_unsure_until_it_is_confirmed() {
+        let window = window(100);
+        let Ack { accepted, .. } = request(0, 7).ack();
+        window.remember(1, Remembered { durable: false, ..request(0, 7) });
+        for _ in 0..2 {
+            assert!(
+                matches!(window.admit(1, 5), Admission::Unsure(ack) if ack.accepted == accepted)
+            );
+        }
+        window.confirm(1);
+        assert_eq!(duplicate(&window, 1, 5).accepted, accepted);
+        assert!(window.repeats(1, 5));
+        window.confirm(2);
     }
 
     #[test]

@@ -110,6 +110,9 @@ fn prepare(config: Config, stores: Arc<dyn StoreSet>) -> io::Result<Arc<Inner>> 
         disk::make_dir(&*disk, folder)?;
         remove_temporary(&*disk, folder);
     }
+    // A process that was killed after giving a manifest its name may have left that for a power cut to take back,
+    // after others were told what follows from it.
+    disk.sync_dir(&manifest_dir)?;
     for path in &loaded.damaged {
         set_manifest_aside(&*disk, path, &quarantine);
     }
@@ -321,7 +324,7 @@ impl Inner {
         };
         let ack = Ack { accepted, rejected, reason, duplicate: false };
         let ack = self.insert_and_count(batch, held.kind.signal(), ack);
-        self.window.remember(held.hash, Remembered::new(held.arrival_ns, held.end, &ack));
+        self.window.remember(held.hash, Remembered::replayed(held.arrival_ns, held.end, &ack));
     }
 }
 

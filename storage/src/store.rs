@@ -12,7 +12,7 @@ use crate::ledger::Ledger;
 use crate::manifest::Manifest;
 use crate::mend::MendStats;
 use crate::segment::{SegmentDir, SegmentMeta};
-use crate::signal::{Batch, Decoder, FrameKind, Signal, SignalStore, StoreSet};
+use crate::signal::{Batch, Decoded, Decoder, FrameKind, Signal, SignalStore, StoreSet};
 use crate::wal::frame;
 use crate::wal::writer::{Applying, Order, Queued, WriterStats};
 use bytes::Bytes;
@@ -69,16 +69,23 @@ impl AppendError {
 /// Writing a manifest and opening new segments takes less.
 const CHANGE_TIME_MAX: Duration = Duration::from_millis(500);
 
-/// A decoded request between the log and the hot rows.
+/// A request between the log and its answer.
 pub(crate) struct Pending {
-    batch: Batch,
+    content: Content,
     signal: Signal,
     ack: Ack,
     arrival_ns: u64,
-    ticket: Ticket,
     /// Given back when the rows are hot.
     _room: Reservation,
     done: oneshot::Sender<Result<Ack, AppendError>>,
+}
+
+/// What the log's frame holds.
+enum Content {
+    /// Rows to be made hot.
+    New { batch: Batch, ticket: Ticket },
+    /// The request of this hash again, whose rows are there but were not known to be durable.
+    Again { hash: u128 },
 }
 
 /// A cut: everything up to `position` is frozen, and this is what the ledger held then.
@@ -218,9 +225,11 @@ impl Store {
         arrival_ns: u64,
     ) -> Result<Ack, AppendError> {
         let hash = xxh3_128_with_seed(&body, kind as u64);
-        let ticket = loop {
+        // A new request's ticket, or the answer of one that is only to be written again.
+        let admitted = loop {
             match self.inner.window.admit(hash, arrival_ns) {
-                Admission::Fresh(ticket) => break ticket,
+                Admission::Fresh(ticket) => break Ok(ticket),
+                Admission::Unsure(ack) => break Err(Ack { duplicate: true, ..ack }),
                 Admission::Duplicate(ack) => {
                     self.inner.count_duplicate(kind.signal(), &ack);
                     return Ok(Ack { duplicate: true, ..ack });
@@ -230,25 +239,25 @@ impl Store {
             }
         };
         let room = self.admit_bytes(body.len() as u64)?;
-        let decoded =
-            self.decoder.decode(kind, &body, arrival_ns).map_err(AppendError::Malformed)?;
-        let ack = Ack {
-            accepted: decoded.accepted,
-            rejected: decoded.rejected,
-            reason: decoded.reason,
-            duplicate: false,
+        let (content, ack) = match admitted {
+            Ok(ticket) => {
+                let decoded =
+                    self.decoder.decode(kind, &body, arrival_ns).map_err(AppendError::Malformed)?;
+                let Decoded { batch, accepted, rejected, reason } = decoded;
+                let ack = Ack { accepted, rejected, reason, duplicate: false };
+                if batch.is_empty() {
+                    self.note_rejected(kind.signal(), ack.rejected);
+                    return Ok(ack);
+                }
+                (Content::New { batch, ticket }, ack)
+            }
+            Err(ack) => (Content::Again { hash }, ack),
         };
-        if decoded.batch.is_empty() {
-            self.note_rejected(kind.signal(), ack.rejected);
-            return Ok(ack);
-        }
         let frame = frame::encode(kind, arrival_ns, hash, &body)
             .map_err(|error| AppendError::Disk(Arc::new(error)))?;
         drop(body);
         let (done, outcome) = oneshot::channel();
-        let signal = kind.signal();
-        let item =
-            Pending { batch: decoded.batch, signal, ack, arrival_ns, ticket, _room: room, done };
+        let item = Pending { content, signal: kind.signal(), ack, arrival_ns, _room: room, done };
         let sent = match self.queue.lock().as_ref() {
             Some(queue) => queue.send(Order::Write(Queued { frame, item })).is_ok(),
             None => false,
@@ -411,7 +420,7 @@ pub(crate) fn apply(inner: &Inner, applying: Receiver<ToApplier>, start: u64) {
             }
             Applying::Failed { item, error } => {
                 // Before the answer, so that the sender's next try finds the way free.
-                drop(item.ticket);
+                drop(item.content);
                 let _ = item.done.send(Err(AppendError::Disk(error)));
             }
             Applying::Cut(reply) => {
@@ -428,9 +437,19 @@ pub(crate) fn apply(inner: &Inner, applying: Receiver<ToApplier>, start: u64) {
 }
 
 fn apply_one(inner: &Inner, item: Pending, end: u64) {
-    let Pending { batch, signal, ack, arrival_ns, ticket, _room, done } = item;
-    let ack = inner.insert_and_count(batch, signal, ack);
-    ticket.settle(Remembered::new(arrival_ns, end, &ack));
+    let Pending { content, signal, ack, arrival_ns, _room, done } = item;
+    let ack = match content {
+        Content::New { batch, ticket } => {
+            let ack = inner.insert_and_count(batch, signal, ack);
+            ticket.settle(Remembered::new(arrival_ns, end, &ack));
+            ack
+        }
+        Content::Again { hash } => {
+            inner.window.confirm(hash);
+            inner.count_duplicate(signal, &ack);
+            ack
+        }
+    };
     // The sender may have gone; its retry will be a duplicate.
     let _ = done.send(Ok(ack));
 }

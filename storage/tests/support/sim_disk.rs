@@ -1,9 +1,10 @@
 //! A disk that fails on request, and that forgets at a power cut what was not synced.
 //!
 //! Files stand in a real folder, so that reading works; beside it the disk remembers what of them is durable: for a
-//! file the bytes up to the last successful sync, for a folder the names as of its last sync. [`SimDisk::power_cut`]
-//! builds a folder as it may look afterwards: of each file's unsynced bytes any prefix survives, perhaps with zeros
-//! after it, and of each folder's unsynced changes any prefix.
+//! file the bytes up to the last successful sync, for a folder the names as of its last sync. A power cut leaves a
+//! folder as it may look afterwards: of each file's unsynced bytes any prefix survives, perhaps with zeros after it,
+//! and of each folder's unsynced changes any prefix. A process that is killed leaves all of it, and no more durable
+//! than it was.
 
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::mem::take;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trefoil_storage::disk::{Disk, DiskFile, Space};
@@ -70,6 +72,8 @@ struct Folder {
 struct State {
     inodes: Vec<Inode>,
     folders: Vec<Folder>,
+    /// The number of the outermost folder.
+    root: usize,
     rng: StdRng,
     plan: Option<Plan>,
     steps: u64,
@@ -89,12 +93,13 @@ impl SimDisk {
         let mut state = State {
             inodes: Vec::new(),
             folders: Vec::new(),
+            root: 0,
             rng: StdRng::seed_from_u64(seed),
             plan: None,
             steps: 0,
             space: Space { free: 1 << 40, total: 1 << 41 },
         };
-        load(&mut state, root);
+        state.root = load(&mut state, root);
         Self { root: root.to_owned(), state: Arc::new(Mutex::new(state)) }
     }
 
@@ -120,14 +125,33 @@ impl SimDisk {
     /// Builds in `to`, an empty folder, what a power cut now might leave.
     pub fn power_cut(&self, to: &Path) {
         let mut state = self.state.lock();
-        build(&mut state, 0, to);
+        let root = state.root;
+        build(&outcome(&mut state, root), to);
+    }
+
+    /// Cuts the power: the folder is changed to what is left, all of which is durable. No file may be open for writing.
+    pub fn cut_power(&self) {
+        let mut state = self.state.lock();
+        let root = state.root;
+        let left = outcome(&mut state, root);
+        self.become_what_is(&mut state, &left);
+    }
+
+    /// Removes all that was made.
+    pub fn clear(&self) {
+        self.become_what_is(&mut self.state.lock(), &BTreeMap::new());
+    }
+
+    fn become_what_is(&self, state: &mut State, left: &BTreeMap<OsString, Left>) {
+        let before = Tables { inodes: take(&mut state.inodes), folders: take(&mut state.folders) };
+        state.root = settle(state, &before, Some(state.root), left, &self.root);
     }
 
     /// The folder's place in the tables, and the last name of `path`.
     fn locate(&self, state: &State, path: &Path) -> io::Result<(usize, OsString)> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, "no such folder");
         let relative = path.strip_prefix(&self.root).map_err(|_| missing())?;
-        let mut folder = 0;
+        let mut folder = state.root;
         let parent = relative.parent().ok_or_else(missing)?;
         for name in parent.iter() {
             match state.folders[folder].now.get(name) {
@@ -159,11 +183,16 @@ fn load(state: &mut State, path: &Path) -> usize {
     number
 }
 
-fn build(state: &mut State, folder: usize, to: &Path) {
+/// What a power cut leaves.
+enum Left {
+    File(Vec<u8>),
+    Dir(BTreeMap<OsString, Left>),
+}
+
+fn outcome(state: &mut State, folder: usize) -> BTreeMap<OsString, Left> {
     let mut names = state.folders[folder].durable.clone();
-    let pending = state.folders[folder].pending.clone();
-    let survive = state.rng.random_range(0..=pending.len());
-    for change in &pending[..survive] {
+    let survive = state.rng.random_range(0..=state.folders[folder].pending.len());
+    for change in &state.folders[folder].pending[..survive] {
         match change {
             Rename::Set(name, node) => drop(names.insert(name.clone(), node.clone())),
             Rename::Remove(name) => drop(names.remove(name)),
@@ -173,27 +202,98 @@ fn build(state: &mut State, folder: usize, to: &Path) {
             }
         }
     }
+    let mut left = BTreeMap::new();
     for (name, node) in names {
-        let path = to.join(name);
-        match node {
-            Node::Dir(next) => {
-                fs::create_dir(&path).unwrap();
-                build(state, next, &path);
-            }
+        let one = match node {
+            Node::Dir(next) => Left::Dir(outcome(state, next)),
             Node::File(number) => {
-                let (len, synced) = {
-                    let inode = &state.inodes[number];
-                    (inode.data.len(), inode.synced.min(inode.lost_from.unwrap_or(usize::MAX)))
-                };
+                let inode = &state.inodes[number];
+                let len = inode.data.len();
+                let synced = inode.synced.min(inode.lost_from.unwrap_or(usize::MAX));
                 let kept = state.rng.random_range(synced..=len);
-                let mut data = state.inodes[number].data[..kept].to_vec();
+                let mut data = inode.data[..kept].to_vec();
                 if state.rng.random_bool(0.3) {
                     data.resize(len, 0);
                 }
-                fs::write(path, data).unwrap();
+                Left::File(data)
+            }
+        };
+        left.insert(name, one);
+    }
+    left
+}
+
+fn build(left: &BTreeMap<OsString, Left>, to: &Path) {
+    for (name, one) in left {
+        let path = to.join(name);
+        match one {
+            Left::Dir(inside) => {
+                fs::create_dir(&path).unwrap();
+                build(inside, &path);
+            }
+            Left::File(data) => fs::write(path, data).unwrap(),
+        }
+    }
+}
+
+/// What the disk knew before a power cut.
+struct Tables {
+    inodes: Vec<Inode>,
+    folders: Vec<Folder>,
+}
+
+/// Makes a real folder into what is left, and enters that into the tables, where its number is returned.
+///
+/// * `folder`: the number in `before` of what stands there.
+fn settle(
+    state: &mut State,
+    before: &Tables,
+    folder: Option<usize>,
+    left: &BTreeMap<OsString, Left>,
+    path: &Path,
+) -> usize {
+    let nothing = BTreeMap::new();
+    let now = folder.map_or(&nothing, |number| &before.folders[number].now);
+    for (name, node) in now {
+        match (node, left.get(name)) {
+            (Node::Dir(_), Some(Left::Dir(_))) | (Node::File(_), Some(Left::File(_))) => {}
+            (Node::File(_), _) => fs::remove_file(path.join(name)).unwrap(),
+            (Node::Dir(number), _) => {
+                settle(state, before, Some(*number), &BTreeMap::new(), &path.join(name));
+                fs::remove_dir(path.join(name)).unwrap();
             }
         }
     }
+    let mut names = BTreeMap::new();
+    for (name, one) in left {
+        let node = match one {
+            Left::File(data) => {
+                let stands = match now.get(name) {
+                    Some(Node::File(number)) => before.inodes[*number].data == *data,
+                    _ => false,
+                };
+                if !stands {
+                    fs::write(path.join(name), data).unwrap();
+                }
+                let inode = Inode { data: data.clone(), synced: data.len(), lost_from: None };
+                state.inodes.push(inode);
+                Node::File(state.inodes.len() - 1)
+            }
+            Left::Dir(inside) => {
+                let there = match now.get(name) {
+                    Some(Node::Dir(number)) => Some(*number),
+                    _ => None,
+                };
+                if there.is_none() {
+                    fs::create_dir(path.join(name)).unwrap();
+                }
+                Node::Dir(settle(state, before, there, inside, &path.join(name)))
+            }
+        };
+        names.insert(name.clone(), node);
+    }
+    state.folders.push(Folder { now: names.clone(), durable: names, pending: Vec::new() });
+    state.folders.len() - 1
 }
 
 impl State {

@@ -26,6 +26,7 @@ pub mod metrics;
 mod open;
 mod pages;
 mod parquet_file;
+mod points;
 pub mod red;
 pub mod resource;
 mod retention;

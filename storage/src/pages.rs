@@ -3,11 +3,12 @@
 //! The page reader of the `parquet` crate sets up a compressor and a decompressor for every column of every read,
 //! duplicates the file's descriptor for every page and unpacks dictionaries anew: for a trace of thirty spans that
 //! costs several times what its rows do. This one knows where each page is (from the offset index), reads it in one
-//! call, keeps a decompressor per thread and remembers dictionaries.
+//! call, keeps a decompressor per thread and remembers dictionaries. `points.rs` reads pages without the crate.
 //!
 //! Source: parquet-format, `parquet.thrift` (`PageHeader`).
 
-use crate::thrift;
+use crate::points::take_text;
+use crate::thrift::{self, PageHeader};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::RowGroups;
@@ -19,8 +20,9 @@ use parquet::file::page_index::offset_index::{OffsetIndexMetaData, PageLocation}
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::cell::RefCell;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Where the pages of each column of each row group lie.
 pub type Offsets = Vec<Vec<OffsetIndexMetaData>>;
@@ -72,7 +74,7 @@ impl Iterator for Chunks {
 impl PageIterator for Chunks {}
 
 /// A column of one row group.
-struct Chunk {
+pub struct Chunk {
     file: Arc<File>,
     number: u64,
     offsets: Arc<Offsets>,
@@ -87,7 +89,7 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn new(pages: &Pages, group: usize, column: usize) -> Result<Self> {
+    pub fn new(pages: &Pages, group: usize, column: usize) -> Result<Self> {
         let metadata = pages.metadata.row_group(group);
         let chunk = metadata.column(column);
         let zstd = match chunk.compression() {
@@ -125,23 +127,30 @@ impl Chunk {
         self.offsets[self.group][self.column].page_locations()
     }
 
-    fn page(&self, offset: u64, len: usize) -> Result<Page> {
-        let mut bytes = reserved(len)?;
-        bytes.resize(len, 0);
-        self.file.read_exact_at(&mut bytes, offset)?;
-        let (header, header_len) = thrift::page_header(&bytes)
-            .ok_or_else(|| damaged(format!("no page header at byte {offset}")))?;
-        let body = Bytes::from(bytes).slice(header_len..);
-        let buf = if self.zstd { unpacked(&body, header.bytes)? } else { body };
-        let (values, encoding) = (header.values, encoding(header.encoding)?);
-        if header.is_dictionary {
-            let is_sorted = header.is_sorted;
-            return Ok(Page::DictionaryPage { buf, num_values: values, encoding, is_sorted });
-        }
+    /// Data pages.
+    pub fn pages(&self) -> usize {
+        self.locations().len()
+    }
+
+    /// Rows of a data page, by their numbers within the row group; `None` when pages are not in order.
+    pub fn rows_of(&self, page: usize) -> Option<Range<usize>> {
+        let first_row = |page: usize| -> Option<usize> {
+            self.locations().get(page).map(|location| location.first_row_index as usize)
+        };
+        let (start, end) = (first_row(page)?, first_row(page + 1).unwrap_or(self.rows));
+        (start <= end).then_some(start..end)
+    }
+
+    /// A data page by its number.
+    pub fn data_page(&self, number: usize) -> Result<Page> {
+        let location = &self.locations()[number];
+        let offset = u64::try_from(location.offset)?;
+        let (buf, header) =
+            self.unpacked(offset, usize::try_from(location.compressed_page_size)?)?;
         Ok(Page::DataPage {
             buf,
-            num_values: values,
-            encoding,
+            num_values: header.values,
+            encoding: encoding(header.encoding)?,
             // Levels always are; see `parquet.thrift`.
             def_level_encoding: Encoding::RLE,
             rep_level_encoding: Encoding::RLE,
@@ -149,41 +158,113 @@ impl Chunk {
         })
     }
 
-    fn dictionary(&self, offset: u64, len: usize) -> Result<Page> {
+    /// The column's dictionary, if it has one.
+    pub fn known_dictionary(&self) -> Result<Option<Arc<Dictionary>>> {
+        let Some((offset, len)) = self.dictionary else { return Ok(None) };
         let key = (self.number, offset);
-        if let Some(page) = DICTIONARIES.lock().get(key) {
-            return Ok(page);
+        if let Some(known) = DICTIONARIES.lock().get(key) {
+            return Ok(Some(known));
         }
-        let page = self.page(offset, len)?;
-        DICTIONARIES.lock().put(key, &page);
-        Ok(page)
+        let (buf, header) = self.unpacked(offset, len)?;
+        if !header.is_dictionary {
+            return Err(damaged(format!("no dictionary at byte {offset}")));
+        }
+        let known = Arc::new(Dictionary {
+            buf,
+            values: header.values,
+            encoding: encoding(header.encoding)?,
+            is_sorted: header.is_sorted,
+            ends: OnceLock::new(),
+        });
+        DICTIONARIES.lock().put(key, &known);
+        Ok(Some(known))
+    }
+
+    /// A page's content and header.
+    fn unpacked(&self, offset: u64, len: usize) -> Result<(Bytes, PageHeader)> {
+        let mut bytes = reserved(len)?;
+        bytes.resize(len, 0);
+        self.file.read_exact_at(&mut bytes, offset)?;
+        let (header, header_len) = thrift::page_header(&bytes)
+            .ok_or_else(|| damaged(format!("no page header at byte {offset}")))?;
+        let body = Bytes::from(bytes).slice(header_len..);
+        let buf = if self.zstd { unpacked(&body, header.bytes)? } else { body };
+        Ok((buf, header))
+    }
+}
+
+/// An unpacked dictionary page.
+#[derive(Debug)]
+pub struct Dictionary {
+    buf: Bytes,
+    values: u32,
+    encoding: Encoding,
+    is_sorted: bool,
+    /// Where each text ends, once one was asked for.
+    ends: OnceLock<Vec<u32>>,
+}
+
+impl Dictionary {
+    fn page(&self) -> Page {
+        Page::DictionaryPage {
+            buf: self.buf.clone(),
+            num_values: self.values,
+            encoding: self.encoding,
+            is_sorted: self.is_sorted,
+        }
+    }
+
+    /// The values, one after the other.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buf
+    }
+
+    /// A text by its number.
+    pub fn text(&self, number: usize) -> Option<&[u8]> {
+        let ends = self.ends.get_or_init(|| {
+            let mut rest = self.bytes();
+            let ends = (0..self.values).map_while(|_| {
+                take_text(&mut rest)?;
+                u32::try_from(self.buf.len() - rest.len()).ok()
+            });
+            ends.collect()
+        });
+        let start = number.checked_sub(1).map_or(Some(0), |before| ends.get(before).copied())?;
+        let text = self.bytes().get(start as usize..*ends.get(number)? as usize)?;
+        // Its length stands before it.
+        text.get(4..)
+    }
+
+    /// Bytes it takes in memory.
+    fn held(&self) -> usize {
+        self.buf.len() + self.values as usize * size_of::<u32>()
     }
 }
 
 impl PageReader for Chunk {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
-        if let Some((offset, len)) = self.dictionary.take() {
-            return self.dictionary(offset, len).map(Some);
+        if let Some(known) = self.known_dictionary()? {
+            self.dictionary = None;
+            return Ok(Some(known.page()));
         }
-        let Some(location) = self.locations().get(self.next) else { return Ok(None) };
-        let offset = u64::try_from(location.offset)?;
-        let len = usize::try_from(location.compressed_page_size)?;
+        let page = self.next;
+        if page >= self.pages() {
+            return Ok(None);
+        }
         self.next += 1;
-        self.page(offset, len).map(Some)
+        self.data_page(page).map(Some)
     }
 
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {
         if self.dictionary.is_some() {
             return Ok(Some(PageMetadata { num_rows: None, num_levels: None, is_dict: true }));
         }
-        let first_row = |page: usize| -> Option<usize> {
-            self.locations().get(page).map(|location| location.first_row_index as usize)
-        };
-        let Some(first) = first_row(self.next) else { return Ok(None) };
-        let end = first_row(self.next + 1).unwrap_or(self.rows);
-        let num_rows = end.checked_sub(first);
-        let num_rows = num_rows.ok_or_else(|| damaged("pages are not in order".into()))?;
-        Ok(Some(PageMetadata { num_rows: Some(num_rows), num_levels: None, is_dict: false }))
+        if self.next >= self.pages() {
+            return Ok(None);
+        }
+        let rows = self.rows_of(self.next);
+        let num_rows = Some(rows.ok_or_else(|| damaged("pages are not in order".into()))?.len());
+        Ok(Some(PageMetadata { num_rows, num_levels: None, is_dict: false }))
     }
 
     fn skip_next_page(&mut self) -> Result<()> {
@@ -263,10 +344,10 @@ type Key = (u64, u64);
 
 /// Unpacked dictionary pages. What was not asked for while half of the room filled up is forgotten.
 struct Dictionaries {
-    recent: FxHashMap<Key, Page>,
+    recent: FxHashMap<Key, Arc<Dictionary>>,
     /// Of `recent`.
     bytes: usize,
-    older: FxHashMap<Key, Page>,
+    older: FxHashMap<Key, Arc<Dictionary>>,
 }
 
 impl Dictionaries {
@@ -278,17 +359,17 @@ impl Dictionaries {
         }
     }
 
-    fn get(&mut self, key: Key) -> Option<Page> {
-        if let Some(page) = self.recent.get(&key) {
-            return copy_of(page);
+    fn get(&mut self, key: Key) -> Option<Arc<Dictionary>> {
+        if let Some(known) = self.recent.get(&key) {
+            return Some(known.clone());
         }
-        let page = self.older.remove(&key)?;
-        self.put(key, &page);
-        Some(page)
+        let known = self.older.remove(&key)?;
+        self.put(key, &known);
+        Some(known)
     }
 
-    fn put(&mut self, key: Key, page: &Page) {
-        let bytes = page.buffer().len();
+    fn put(&mut self, key: Key, dictionary: &Arc<Dictionary>) {
+        let bytes = dictionary.held();
         if bytes > DICTIONARIES_BYTES_MAX / 4 {
             return;
         }
@@ -296,26 +377,9 @@ impl Dictionaries {
             self.older = std::mem::take(&mut self.recent);
             self.bytes = 0;
         }
-        if let Some(page) = copy_of(page)
-            && self.recent.insert(key, page).is_none()
-        {
+        if self.recent.insert(key, dictionary.clone()).is_none() {
             self.bytes += bytes;
         }
-    }
-}
-
-/// The same dictionary page; its bytes are shared.
-fn copy_of(page: &Page) -> Option<Page> {
-    match page {
-        Page::DictionaryPage { buf, num_values, encoding, is_sorted } => {
-            Some(Page::DictionaryPage {
-                buf: buf.clone(),
-                num_values: *num_values,
-                encoding: *encoding,
-                is_sorted: *is_sorted,
-            })
-        }
-        _ => None,
     }
 }
 
@@ -323,9 +387,14 @@ fn copy_of(page: &Page) -> Option<Page> {
 mod tests {
     use super::*;
 
-    fn dictionary(bytes: usize) -> Page {
-        let buf = Bytes::from(vec![0; bytes]);
-        Page::DictionaryPage { buf, num_values: 1, encoding: Encoding::PLAIN, is_sorted: false }
+    fn dictionary(bytes: usize) -> Arc<Dictionary> {
+        Arc::new(Dictionary {
+            buf: Bytes::from(vec![0; bytes - size_of::<u32>()]),
+            values: 1,
+            encoding: Encoding::PLAIN,
+            is_sorted: false,
+            ends: OnceLock::new(),
+        })
     }
 
     #[test]
@@ -337,7 +406,7 @@ mod tests {
             known.put((1, n), &dictionary(size));
             assert!(known.get((0, 0)).is_some(), "after {n} others");
             let held = known.recent.values().chain(known.older.values());
-            let held: usize = held.map(|page| page.buffer().len()).sum();
+            let held: usize = held.map(|known| known.held()).sum();
             assert!(held <= DICTIONARIES_BYTES_MAX, "{held} bytes after {n}");
         }
         assert!(known.get((1, 1)).is_none());

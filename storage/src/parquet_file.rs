@@ -4,8 +4,8 @@ use crate::columnar::{
     ATTRIBUTE_PREFIX, KEYS_TEXT, KeyTypes, ScalarType, arrow_error, parquet_error,
 };
 use crate::pages::{Offsets, Pages};
-use crate::threads;
-use arrow::array::{Array, BooleanArray, RecordBatch, new_null_array};
+use crate::points::{self, GroupRows};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::prep_null_mask_filter;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -30,8 +30,8 @@ use std::sync::{Arc, OnceLock};
 /// Rows of a batch as it is read.
 const BATCH_ROWS: usize = 8192;
 
-/// Columns whose pages take longer to read than a thread takes to wake.
-const COLUMNS_PER_THREAD: usize = 8;
+/// So many rows are read one by one.
+const FEW_ROWS: usize = 1024;
 
 /// Number of the next file that is opened.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -160,36 +160,47 @@ impl ParquetFile {
         self.rows_of(&file, columns, &groups, selection, batch_rows)
     }
 
-    /// Few rows of many columns, these on several cores: each costs a page that is read and mostly passed over.
-    ///
-    /// * `columns`: the file has all of them.
-    /// * `rows`: as for [`read`](Self::read).
-    pub fn read_wide(
-        self: &Arc<Self>,
-        columns: &[String],
+    /// Like [`read`](Self::read), for few rows of many columns.
+    pub fn read_few(
+        &self,
+        columns: &[&str],
         rows: &[Range<usize>],
     ) -> io::Result<Vec<RecordBatch>> {
-        let parts = threads::worth(columns.len(), COLUMNS_PER_THREAD);
-        let part = |number: usize| -> Vec<String> {
-            columns.iter().skip(number).step_by(parts).cloned().collect()
-        };
-        let others: Vec<_> = (1..parts)
-            .map(|number| {
-                let (file, columns, rows) = (self.clone(), part(number), rows.to_vec());
-                threads::beside(move || file.read_all(&columns, &rows))
-            })
-            .collect();
-        let mut whole = self.read_all(&part(0), rows)?;
-        for other in others {
-            let beside = |(left, right)| beside(&left, &right).map_err(arrow_error);
-            whole = whole.into_iter().zip(other.wait()?).map(beside).collect::<io::Result<_>>()?;
+        let count: usize = rows.iter().map(Range::len).sum();
+        if count == 0 || count > FEW_ROWS {
+            let batches = self.read(columns, Some(rows))?;
+            return batches.map(|batch| batch.map_err(arrow_error)).collect();
         }
-        Ok(whole)
-    }
-
-    fn read_all(&self, columns: &[String], rows: &[Range<usize>]) -> io::Result<Vec<RecordBatch>> {
-        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-        self.read(&columns, Some(rows))?.map(|batch| batch.map_err(arrow_error)).collect()
+        let places = self.places(rows)?;
+        let groups: Vec<usize> = places.iter().map(|place| place.group).collect();
+        let file = Arc::new(File::open(&self.path)?);
+        let pages = self.pages(&file, &groups)?;
+        let fields = columns.iter().filter_map(|name| self.schema().fields().find(name));
+        let (mut known, mut arrays, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for (column, field) in fields {
+            let read = if self.has_values(column, &groups) {
+                points::read(&pages, column, field.data_type(), &places)
+            } else {
+                Some(new_null_array(field.data_type(), count))
+            };
+            match read {
+                Some(array) => {
+                    known.push(field.clone());
+                    arrays.push(array);
+                }
+                None => others.push(field.name().as_str()),
+            }
+        }
+        if !others.is_empty() {
+            let selection = Some(self.selection(&places));
+            let mut rest = self.rows_of(&file, &others, &groups, selection, count)?;
+            let batch = rest.next().ok_or_else(|| self.damaged("ends too early"))?;
+            let batch = batch.map_err(arrow_error)?;
+            known.extend(batch.schema().fields().iter().cloned());
+            arrays.extend(batch.columns().iter().cloned());
+        }
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(known)), arrays);
+        Ok(vec![batch.map_err(arrow_error)?])
     }
 
     /// Like [`read`](Self::read), but only those rows that pass all tests. A test reads its columns only of rows that
@@ -225,6 +236,27 @@ impl ParquetFile {
         self.rows_of(&file, columns, &groups, selection, BATCH_ROWS)
     }
 
+    /// Rows of a column that [`points`] can read.
+    #[cfg(test)]
+    pub fn points(&self, name: &str, rows: &[Range<usize>]) -> io::Result<Option<ArrayRef>> {
+        let places = self.places(rows)?;
+        let groups: Vec<usize> = places.iter().map(|place| place.group).collect();
+        let pages = self.pages(&Arc::new(File::open(&self.path)?), &groups)?;
+        let found = self.schema().fields().find(name);
+        Ok(found
+            .and_then(|(column, field)| points::read(&pages, column, field.data_type(), &places)))
+    }
+
+    fn pages(&self, file: &Arc<File>, groups: &[usize]) -> io::Result<Pages> {
+        Ok(Pages {
+            file: file.clone(),
+            number: self.number,
+            metadata: self.metadata.metadata().clone(),
+            offsets: self.offsets(file)?.clone(),
+            groups: groups.to_vec(),
+        })
+    }
+
     /// Rows of some row groups.
     fn rows_of(
         &self,
@@ -249,13 +281,7 @@ impl ParquetFile {
             .map_err(parquet_error)?;
         // Readers make room for a whole batch in every column.
         let rows = selection.as_ref().map_or(batch_rows, RowSelection::row_count);
-        let pages = Pages {
-            file: file.clone(),
-            number: self.number,
-            metadata: self.metadata.metadata().clone(),
-            offsets: self.offsets(file)?.clone(),
-            groups: groups.to_vec(),
-        };
+        let pages = self.pages(file, groups)?;
         let reader = ParquetRecordBatchReader::try_new_with_row_groups(
             &levels,
             &pages,
@@ -278,26 +304,40 @@ impl ParquetFile {
         let Some(ranges) = rows else {
             return Ok(((0..self.metadata.metadata().num_row_groups()).collect(), None));
         };
-        self.check_ranges(ranges)?;
         // Leaving out whole row groups spares their dictionary pages.
-        let (mut wanted, mut selected) = (Vec::new(), Vec::new());
-        let (mut base, mut next) = (0, 0);
+        let places = self.places(ranges)?;
+        let selection = self.selection(&places);
+        Ok((places.into_iter().map(|place| place.group).collect(), Some(selection)))
+    }
+
+    /// Row groups that hold some of the rows, and these.
+    fn places(&self, ranges: &[Range<usize>]) -> io::Result<Vec<GroupRows>> {
+        self.check_ranges(ranges)?;
+        let (mut places, mut next) = (Vec::new(), 0);
         for (number, group) in self.groups().enumerate() {
             next += ranges[next..].iter().take_while(|r| r.end <= group.rows.start).count();
-            let overlapping: Vec<Range<usize>> = ranges[next..]
+            let rows: Vec<Range<usize>> = ranges[next..]
                 .iter()
                 .take_while(|r| r.start < group.rows.end)
                 .map(|r| r.start.max(group.rows.start)..r.end.min(group.rows.end))
                 .filter(|r| !r.is_empty())
-                .map(|r| base + r.start - group.rows.start..base + r.end - group.rows.start)
+                .map(|r| r.start - group.rows.start..r.end - group.rows.start)
                 .collect();
-            if !overlapping.is_empty() {
-                wanted.push(number);
-                selected.extend(overlapping);
-                base += group.rows.len();
+            if !rows.is_empty() {
+                places.push(GroupRows { group: number, rows });
             }
         }
-        Ok((wanted, Some(RowSelection::from_consecutive_ranges(selected.into_iter(), base))))
+        Ok(places)
+    }
+
+    /// The same for the `parquet` crate, which counts through the groups that are read.
+    fn selection(&self, places: &[GroupRows]) -> RowSelection {
+        let (mut base, mut ranges) = (0, Vec::new());
+        for place in places {
+            ranges.extend(place.rows.iter().map(|r| base + r.start..base + r.end));
+            base += self.metadata.metadata().row_group(place.group).num_rows().max(0) as usize;
+        }
+        RowSelection::from_consecutive_ranges(ranges.into_iter(), base)
     }
 
     /// Whether a column has a dictionary wherever it has values.
@@ -399,14 +439,6 @@ impl Iterator for Rows {
     }
 }
 
-/// Two batches of the same rows as one.
-fn beside(left: &RecordBatch, right: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let (left_schema, right_schema) = (left.schema(), right.schema());
-    let fields = left_schema.fields().iter().chain(right_schema.fields()).cloned();
-    let columns = [left.columns(), right.columns()].concat();
-    RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)
-}
-
 /// The batch with all columns of `schema`; those that it does not have are null.
 fn with_nulls(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let columns = schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
@@ -451,7 +483,7 @@ mod tests {
     use crate::columnar::{self, dictionary};
     use crate::segment::SegmentDir;
     use crate::signal::Signal;
-    use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
+    use arrow::array::{AsArray, Int64Array, StringArray};
     use arrow::compute::concat_batches;
     use arrow::datatypes::Int64Type;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -510,16 +542,19 @@ mod tests {
         for ranges in selections.into_iter().chain(selections) {
             let batches = file.read(&names, Some(ranges)).unwrap();
             let batches: Vec<RecordBatch> = batches.collect::<Result<_, _>>().unwrap();
+            let few = file.read_few(&names, ranges).unwrap();
             let parts: Vec<RecordBatch> =
                 ranges.iter().map(|range| all.slice(range.start, range.len())).collect();
             let want = concat_batches(&all.schema(), &parts).unwrap();
-            let got = match batches.first() {
-                Some(first) => concat_batches(&first.schema(), &batches).unwrap(),
-                None => RecordBatch::new_empty(all.schema()),
-            };
-            assert_eq!(got.num_rows(), want.num_rows(), "{ranges:?}");
-            for row in 0..want.num_rows() {
-                assert_eq!(shown(&got, row), shown(&want, row), "row {row} of {ranges:?}");
+            for batches in [batches, few] {
+                let got = match batches.first() {
+                    Some(first) => concat_batches(&first.schema(), &batches).unwrap(),
+                    None => RecordBatch::new_empty(all.schema()),
+                };
+                assert_eq!(got.num_rows(), want.num_rows(), "{ranges:?}");
+                for row in 0..want.num_rows() {
+                    assert_eq!(shown(&got, row), shown(&want, row), "row {row} of {ranges:?}");
+                }
             }
         }
         let whole: usize =

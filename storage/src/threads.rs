@@ -2,9 +2,7 @@
 
 use parking_lot::Mutex;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, OnceLock, mpsc};
-use std::thread::Builder;
+use std::sync::OnceLock;
 
 /// Threads that stay: those made anew for each query would begin without memory at hand, and what they ask for first
 /// costs more than they save. There are two for each core, so that a small query need not wait until a large one is
@@ -62,64 +60,6 @@ pub fn map<T: Send, R: Send>(
     done.into_iter().map(|(_, made)| made).collect()
 }
 
-/// A job under way on another thread, see [`beside`].
-pub struct Beside<T>(mpsc::Receiver<std::thread::Result<T>>);
-
-impl<T> Beside<T> {
-    /// What the job made.
-    ///
-    /// # Panics
-    /// When the job did, with its message.
-    pub fn wait(self) -> T {
-        match self.0.recv().expect("a job sends what it made, also when it panics") {
-            Ok(made) => made,
-            Err(panic) => resume_unwind(panic),
-        }
-    }
-}
-
-type Job = Box<dyn FnOnce() + Send>;
-
-/// Threads that sleep until there is something to do. Those of [`pool`] look around for more work after each job, which
-/// costs a query of a millisecond a quarter of its CPU time.
-fn sleepers() -> Option<&'static mpsc::Sender<Job>> {
-    static JOBS: OnceLock<Option<mpsc::Sender<Job>>> = OnceLock::new();
-    let jobs = JOBS.get_or_init(|| {
-        let (jobs, waiting) = mpsc::channel::<Job>();
-        let waiting = Arc::new(Mutex::new(waiting));
-        let mut threads = 0;
-        for number in 0..2 * cores() {
-            let waiting = waiting.clone();
-            let run = move || {
-                loop {
-                    let next = waiting.lock().recv();
-                    let Ok(job) = next else { return };
-                    job();
-                }
-            };
-            threads +=
-                usize::from(Builder::new().name(format!("reader-{number}")).spawn(run).is_ok());
-        }
-        (threads > 0).then_some(jobs)
-    });
-    jobs.as_ref()
-}
-
-/// Begins a job on another thread, for a short one that a query needs soon. A job waits for no other job.
-pub fn beside<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Beside<T> {
-    let (done, made) = mpsc::sync_channel(1);
-    let job = move || {
-        // Whoever waits may have gone.
-        let _ = done.send(catch_unwind(AssertUnwindSafe(job)));
-    };
-    match sleepers() {
-        // The receivers live as long as the process.
-        Some(jobs) => drop(jobs.send(Box::new(job))),
-        None => job(),
-    }
-    Beside(made)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,16 +84,6 @@ mod tests {
     #[should_panic(expected = "the third")]
     fn a_panic_is_passed_on() {
         map(2, 0..5, |n| assert!(n != 3, "the third"));
-    }
-
-    #[test]
-    fn jobs_beside_give_what_they_make_and_pass_panics_on() {
-        let jobs: Vec<_> = (0..50u64).map(|n| beside(move || n * n)).collect();
-        let made: Vec<u64> = jobs.into_iter().map(Beside::wait).collect();
-        assert_eq!(made, (0..50).map(|n| n * n).collect::<Vec<u64>>());
-        let failed = catch_unwind(|| beside(|| panic!("on purpose")).wait());
-        assert_eq!(failed.unwrap_err().downcast_ref::<&str>(), Some(&"on purpose"));
-        assert_eq!(beside(|| 7).wait(), 7, "the threads live on");
     }
 
     #[test]

@@ -157,17 +157,16 @@ impl SpanSegment {
             .map(str::to_owned)
             .chain(typed.map(|(key, _)| format!("{}{key}", columnar::ATTRIBUTE_PREFIX)))
             .collect();
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
         let mut spans = Vec::new();
-        let Some(rows) = rows else {
-            let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-            for batch in self.file.read(&columns, None)? {
-                let batch = batch.map_err(columnar::arrow_error)?;
+        if let Some(rows) = rows {
+            for batch in self.file.read_few(&columns, rows)? {
                 read_rows(&batch, interner, texts, &mut spans)?;
             }
             return Ok(spans);
-        };
-        for batch in self.file.read_wide(&columns, rows)? {
-            read_rows(&batch, interner, texts, &mut spans)?;
+        }
+        for batch in self.file.read(&columns, None)? {
+            read_rows(&batch.map_err(columnar::arrow_error)?, interner, texts, &mut spans)?;
         }
         Ok(spans)
     }

@@ -163,7 +163,7 @@ impl From<AppendError> for Refusal {
             AppendError::Malformed(_) => Reason::Malformed,
             AppendError::Busy { .. } | AppendError::Full { .. } => Reason::Full,
             AppendError::Closed => Reason::Stopping,
-            AppendError::Disk(_) => Reason::Disk,
+            AppendError::Disk(_) | AppendError::Unsealed(_) => Reason::Disk,
         };
         Self::new(reason, error.to_string())
     }

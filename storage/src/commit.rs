@@ -77,6 +77,9 @@ impl Inner {
             }
             return Err(error.source);
         }
+        if let Change::Seal { cut, .. } = change {
+            self.window.note_sealed(cut.position);
+        }
         self.enter_losses(&mut self.ledger.lock(), change);
         *self.manifest.lock() = next;
         self.publish(added, &removed, matches!(change, Change::Seal { .. }));

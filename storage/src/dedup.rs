@@ -13,6 +13,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -33,23 +34,12 @@ pub struct Remembered {
     pub accepted: u64,
     pub rejected: u64,
     pub reason: Option<Box<str>>,
-    /// Known to survive a power cut. What a start read back from the log is not: a process that was killed between
-    /// writing and syncing leaves frames that only the page cache holds, and after a failed sync no later one need
-    /// bring them to the disk.
-    pub durable: bool,
 }
 
 impl Remembered {
-    /// A request whose frame was synced.
     pub fn new(arrival_ns: u64, end: u64, ack: &Ack) -> Self {
         let Ack { accepted, rejected, ref reason, .. } = *ack;
-        let reason = reason.as_deref().map(Box::from);
-        Self { arrival_ns, end, accepted, rejected, reason, durable: true }
-    }
-
-    /// A request read back from the log.
-    pub fn replayed(arrival_ns: u64, end: u64, ack: &Ack) -> Self {
-        Self { durable: false, ..Self::new(arrival_ns, end, ack) }
+        Self { arrival_ns, end, accepted, rejected, reason: reason.as_deref().map(Box::from) }
     }
 
     /// The answer that it got.
@@ -69,9 +59,10 @@ pub enum Admission {
     Fresh(Ticket),
     /// Stored before, with this answer.
     Duplicate(Ack),
-    /// Visible, with this answer, but it may not survive a power cut: to be written to the log again before it is
-    /// answered, and then [confirmed](Window::confirm).
-    Unsure(Ack),
+    /// Read back from the log at the start, and not sealed since: seal, then ask again. A process that was killed
+    /// between writing and syncing leaves frames that only the page cache holds, and after a failed sync no later one
+    /// need bring them to the disk. They can be seen, but must not be acknowledged.
+    Unsure,
     /// A twin is being stored: wait until the channel changes or closes, then ask again.
     Wait(watch::Receiver<bool>),
 }
@@ -89,6 +80,9 @@ pub struct Ticket {
 pub struct Window {
     length_ns: u64,
     entries_max: usize,
+    /// Log positions up to which requests are sealed, and were read back at the start.
+    sealed: AtomicU64,
+    replayed: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -107,7 +101,19 @@ impl Window {
     /// * `entries_max`: kept at most, whatever the window; about 130 bytes each.
     pub fn new(length: Duration, entries_max: usize) -> Self {
         let length_ns = length.as_nanos().try_into().unwrap_or(u64::MAX);
-        Self { length_ns, entries_max, state: Mutex::default() }
+        let (sealed, replayed) = Default::default();
+        Self { length_ns, entries_max, sealed, replayed, state: Mutex::default() }
+    }
+
+    /// Sets the log positions up to which all was sealed before the start, and up to which the rest was read back.
+    pub fn begin(&self, sealed: u64, replayed: u64) {
+        self.sealed.store(sealed, Ordering::Release);
+        self.replayed.store(replayed, Ordering::Release);
+    }
+
+    /// What ends at or before a log position is in segments that a manifest names, durably.
+    pub fn note_sealed(&self, position: u64) {
+        self.sealed.fetch_max(position, Ordering::AcqRel);
     }
 
     /// Looks a request up and, if it is new, enters it as on its way.
@@ -116,11 +122,12 @@ impl Window {
         state.forget(arrival_ns.saturating_sub(self.length_ns));
         match state.entries.get(&hash) {
             Some(Entry::Done(first)) if self.covers(first, arrival_ns) => {
-                let ack = first.ack();
-                return if first.durable {
-                    Admission::Duplicate(ack)
+                let was_read_back = first.end <= self.replayed.load(Ordering::Acquire);
+                let is_unsure = was_read_back && first.end > self.sealed.load(Ordering::Acquire);
+                return if is_unsure {
+                    Admission::Unsure
                 } else {
-                    Admission::Unsure(ack)
+                    Admission::Duplicate(first.ack())
                 };
             }
             Some(Entry::InFlight(twin)) => return Admission::Wait(twin.clone()),
@@ -145,14 +152,6 @@ impl Window {
     /// Enters a request as stored.
     pub fn remember(&self, hash: u128, request: Remembered) {
         self.state().remember(hash, request, self.entries_max);
-    }
-
-    /// A request that was unsure stands in the log again, synced. Its first place in the log goes on counting: what
-    /// is sealed up to there holds its rows.
-    pub fn confirm(&self, hash: u128) {
-        if let Some(Entry::Done(first)) = self.state().entries.get_mut(&hash) {
-            first.durable = true;
-        }
     }
 
     pub fn len(&self) -> usize {
@@ -291,19 +290,19 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_back_is_unsure_until_it_is_confirmed() {
+    fn what_was_read_back_is_unsure_until_it_is_sealed() {
         let window = window(100);
-        let Ack { accepted, .. } = request(0, 7).ack();
-        window.remember(1, Remembered { durable: false, ..request(0, 7) });
-        for _ in 0..2 {
-            assert!(
-                matches!(window.admit(1, 5), Admission::Unsure(ack) if ack.accepted == accepted)
-            );
+        for (hash, end) in [(1, 10), (2, 11), (3, 20), (4, 21)] {
+            window.remember(hash, request(0, end));
         }
-        window.confirm(1);
-        assert_eq!(duplicate(&window, 1, 5).accepted, accepted);
-        assert!(window.repeats(1, 5));
-        window.confirm(2);
+        window.begin(10, 20);
+        assert_eq!(duplicate(&window, 1, 5).accepted, 5);
+        assert!(matches!(window.admit(2, 5), Admission::Unsure));
+        assert!(matches!(window.admit(3, 5), Admission::Unsure));
+        assert_eq!(duplicate(&window, 4, 5).accepted, 5);
+        window.note_sealed(20);
+        assert_eq!(duplicate(&window, 2, 5).accepted, 5);
+        assert_eq!(duplicate(&window, 3, 5).accepted, 5);
     }
 
     #[test]

@@ -53,6 +53,7 @@ impl Store {
         })?;
         let wal_dir = data_dir.join("wal");
         let end = inner.replay(&wal_dir, decoder.as_ref())?;
+        inner.window.begin(inner.manifest.lock().wal_position, end);
         inner.measure_disk();
 
         let stats = inner.wal_stats.clone();
@@ -160,6 +161,7 @@ fn prepare(config: Config, stores: Arc<dyn StoreSet>) -> io::Result<Arc<Inner>> 
         mender: Default::default(),
         mend_stats: Default::default(),
         stopping: Arc::default(),
+        seal_waiters: Mutex::default(),
         last_seal: Mutex::new(Instant::now()),
         stirred: Mutex::default(),
         free_bytes: AtomicU64::new(u64::MAX),
@@ -324,7 +326,7 @@ impl Inner {
         };
         let ack = Ack { accepted, rejected, reason, duplicate: false };
         let ack = self.insert_and_count(batch, held.kind.signal(), ack);
-        self.window.remember(held.hash, Remembered::replayed(held.arrival_ns, held.end, &ack));
+        self.window.remember(held.hash, Remembered::new(held.arrival_ns, held.end, &ack));
     }
 }
 

@@ -3,7 +3,7 @@
 //! The page reader of the `parquet` crate sets up a compressor and a decompressor for every column of every read,
 //! duplicates the file's descriptor for every page and unpacks dictionaries anew: for a trace of thirty spans that
 //! costs several times what its rows do. This one knows where each page is (from the offset index), reads it in one
-//! call, keeps a decompressor per thread and remembers dictionaries. `points.rs` reads pages without the crate.
+//! call, keeps a decompressor per thread and remembers dictionaries. `points.rs` decodes its pages without the crate.
 //!
 //! Source: parquet-format, `parquet.thrift` (`PageHeader`).
 
@@ -147,6 +147,9 @@ impl Chunk {
         let offset = u64::try_from(location.offset)?;
         let (buf, header) =
             self.unpacked(offset, usize::try_from(location.compressed_page_size)?)?;
+        if header.is_dictionary {
+            return Err(damaged(format!("a dictionary at byte {offset}, where values should be")));
+        }
         Ok(Page::DataPage {
             buf,
             num_values: header.values,
@@ -158,7 +161,7 @@ impl Chunk {
         })
     }
 
-    /// The column's dictionary, if it has one.
+    /// The column's dictionary, if it has one that was not passed over yet.
     pub fn known_dictionary(&self) -> Result<Option<Arc<Dictionary>>> {
         let Some((offset, len)) = self.dictionary else { return Ok(None) };
         let key = (self.number, offset);

@@ -5,9 +5,9 @@ use crate::columnar::{
 };
 use crate::pages::{Offsets, Pages};
 use crate::points::{self, GroupRows};
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow::array::{Array, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::prep_null_mask_filter;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowSelection,
@@ -30,7 +30,7 @@ use std::sync::{Arc, OnceLock};
 /// Rows of a batch as it is read.
 const BATCH_ROWS: usize = 8192;
 
-/// So many rows are read one by one.
+/// Up to so many rows are looked up one by one.
 const FEW_ROWS: usize = 1024;
 
 /// Number of the next file that is opened.
@@ -157,49 +157,48 @@ impl ParquetFile {
     ) -> io::Result<Rows> {
         let (groups, selection) = self.select(rows)?;
         let file = Arc::new(File::open(&self.path)?);
-        self.rows_of(&file, columns, &groups, selection, batch_rows)
+        self.rows_of(&file, self.numbers_of(columns), &groups, selection, batch_rows)
     }
 
-    /// Like [`read`](Self::read), for few rows of many columns.
+    /// Like [`read`](Self::read), for few rows of many columns; up to [`FEW_ROWS`] come as one batch.
     pub fn read_few(
         &self,
         columns: &[&str],
         rows: &[Range<usize>],
     ) -> io::Result<Vec<RecordBatch>> {
-        let count: usize = rows.iter().map(Range::len).sum();
+        let places = self.places(rows)?;
+        let count = places.iter().flat_map(|place| &place.rows).map(Range::len).sum();
         if count == 0 || count > FEW_ROWS {
             let batches = self.read(columns, Some(rows))?;
             return batches.map(|batch| batch.map_err(arrow_error)).collect();
         }
-        let places = self.places(rows)?;
         let groups: Vec<usize> = places.iter().map(|place| place.group).collect();
         let file = Arc::new(File::open(&self.path)?);
         let pages = self.pages(&file, &groups)?;
-        let fields = columns.iter().filter_map(|name| self.schema().fields().find(name));
-        let (mut known, mut arrays, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        for (column, field) in fields {
-            let read = if self.has_values(column, &groups) {
-                points::read(&pages, column, field.data_type(), &places)
+        let schema = self.schema();
+        let columns = self.numbers_of(columns);
+        let look_up = |column: &usize| {
+            let data_type = schema.field(*column).data_type();
+            if self.has_values(*column, &groups) {
+                points::read(&pages, *column, data_type, &places)
             } else {
-                Some(new_null_array(field.data_type(), count))
-            };
-            match read {
-                Some(array) => {
-                    known.push(field.clone());
-                    arrays.push(array);
-                }
-                None => others.push(field.name().as_str()),
+                Some(new_null_array(data_type, count))
             }
-        }
-        if !others.is_empty() {
+        };
+        let arrays: Vec<_> = columns.iter().map(look_up).collect();
+        let missing = columns.iter().zip(&arrays).filter(|(_, array)| array.is_none());
+        let missing: Vec<usize> = missing.map(|(column, _)| *column).collect();
+        let mut others = Vec::new().into_iter();
+        if !missing.is_empty() {
             let selection = Some(self.selection(&places));
-            let mut rest = self.rows_of(&file, &others, &groups, selection, count)?;
+            let mut rest = self.rows_of(&file, missing, &groups, selection, count)?;
             let batch = rest.next().ok_or_else(|| self.damaged("ends too early"))?;
-            let batch = batch.map_err(arrow_error)?;
-            known.extend(batch.schema().fields().iter().cloned());
-            arrays.extend(batch.columns().iter().cloned());
+            others = batch.map_err(arrow_error)?.columns().to_vec().into_iter();
         }
-        let batch = RecordBatch::try_new(Arc::new(Schema::new(known)), arrays);
+        let arrays = arrays.into_iter().filter_map(|array| array.or_else(|| others.next()));
+        let fields = Arc::new(schema.project(&columns).map_err(arrow_error)?);
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let batch = RecordBatch::try_new_with_options(fields, arrays.collect(), &options);
         Ok(vec![batch.map_err(arrow_error)?])
     }
 
@@ -216,7 +215,8 @@ impl ParquetFile {
         for Test { columns, mut passes } in tests {
             let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
             let mut passed = Vec::new();
-            for batch in self.rows_of(&file, &columns, &groups, selection.clone(), BATCH_ROWS)? {
+            let tested = self.numbers_of(&columns);
+            for batch in self.rows_of(&file, tested, &groups, selection.clone(), BATCH_ROWS)? {
                 let outcome = passes(&batch.map_err(arrow_error)?)?;
                 // What is not known does not pass.
                 passed.push(match outcome.null_count() {
@@ -233,12 +233,16 @@ impl ParquetFile {
                 None => passed,
             });
         }
-        self.rows_of(&file, columns, &groups, selection, BATCH_ROWS)
+        self.rows_of(&file, self.numbers_of(columns), &groups, selection, BATCH_ROWS)
     }
 
     /// Rows of a column that [`points`] can read.
     #[cfg(test)]
-    pub fn points(&self, name: &str, rows: &[Range<usize>]) -> io::Result<Option<ArrayRef>> {
+    pub fn points(
+        &self,
+        name: &str,
+        rows: &[Range<usize>],
+    ) -> io::Result<Option<arrow::array::ArrayRef>> {
         let places = self.places(rows)?;
         let groups: Vec<usize> = places.iter().map(|place| place.group).collect();
         let pages = self.pages(&Arc::new(File::open(&self.path)?), &groups)?;
@@ -257,18 +261,28 @@ impl ParquetFile {
         })
     }
 
+    /// Numbers of the columns of these names that the file has, ascending.
+    fn numbers_of(&self, names: &[&str]) -> Vec<usize> {
+        let fields = self.schema().fields();
+        let mut numbers: Vec<usize> =
+            names.iter().filter_map(|name| Some(fields.find(name)?.0)).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+
     /// Rows of some row groups.
+    ///
+    /// * `all`: numbers of columns, ascending.
     fn rows_of(
         &self,
         file: &Arc<File>,
-        columns: &[&str],
+        all: Vec<usize>,
         groups: &[usize],
         selection: Option<RowSelection>,
         batch_rows: usize,
     ) -> io::Result<Rows> {
         let schema = self.schema();
-        let all: Vec<usize> =
-            columns.iter().filter_map(|name| schema.fields().find(name)).map(|(i, _)| i).collect();
         // Columns without a value in these groups need not be read; but one gives the number of rows.
         let mut read: Vec<usize> =
             all.iter().copied().filter(|column| self.has_values(*column, groups)).collect();
@@ -290,7 +304,7 @@ impl ParquetFile {
         );
         let reader = reader.map_err(parquet_error)?;
         let whole = (all.len() > read.len())
-            .then(|| schema.project(&sorted(all)).map(Arc::new))
+            .then(|| schema.project(&all).map(Arc::new))
             .transpose()
             .map_err(arrow_error)?;
         Ok(Rows { reader: Some(reader), whole })
@@ -408,12 +422,6 @@ impl ParquetFile {
     }
 }
 
-fn sorted(mut columns: Vec<usize>) -> Vec<usize> {
-    columns.sort_unstable();
-    columns.dedup();
-    columns
-}
-
 /// Batches of rows as they are read.
 pub struct Rows {
     reader: Option<ParquetRecordBatchReader>,
@@ -483,7 +491,7 @@ mod tests {
     use crate::columnar::{self, dictionary};
     use crate::segment::SegmentDir;
     use crate::signal::Signal;
-    use arrow::array::{AsArray, Int64Array, StringArray};
+    use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
     use arrow::compute::concat_batches;
     use arrow::datatypes::Int64Type;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;

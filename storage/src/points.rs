@@ -3,7 +3,7 @@
 //! A trace wants some thirty rows of forty columns, all from one page of each. The reader of the `parquet` crate is made
 //! for long runs of rows: for thirty it spends most of its time on building itself, on copying dictionaries and on
 //! passing over values. Here levels are counted, fixed widths and indices are looked up where they stand, and where the
-//! texts of a dictionary begin is remembered with it. What this does not know (other encodings and types, anything
+//! texts of a dictionary end is remembered with it. What this does not know (other encodings and types, anything
 //! nested, damage) the crate reads, and tells of.
 //!
 //! Source: parquet-format, `Encodings.md`.
@@ -43,7 +43,13 @@ pub fn read(
     let mut out =
         Out::new(data_type, rows.iter().flat_map(|group| &group.rows).map(Range::len).sum())?;
     for group in rows {
+        // Before a page is read in vain.
+        let mut encodings = pages.metadata.row_group(group.group).column(column).encodings();
+        if !encodings.all(is_known) {
+            return None;
+        }
         let chunk = Chunk::new(pages, group.group, column).ok()?;
+        let mut dictionary = None;
         let mut wanted = group.rows.iter().filter(|range| !range.is_empty()).cloned().peekable();
         for number in 0..chunk.pages() {
             let place = chunk.rows_of(number)?;
@@ -60,7 +66,7 @@ pub fn read(
                 wanted.next();
             }
             if !within.is_empty() {
-                page(&chunk, number, is_optional, &within, &mut out)?;
+                page(&chunk, number, &mut dictionary, is_optional, &within, &mut out)?;
             }
         }
         if wanted.peek().is_some() {
@@ -70,10 +76,18 @@ pub fn read(
     out.finish(data_type)
 }
 
+fn is_known(encoding: Encoding) -> bool {
+    use Encoding::{BYTE_STREAM_SPLIT, PLAIN, PLAIN_DICTIONARY, RLE, RLE_DICTIONARY};
+    matches!(encoding, PLAIN | RLE_DICTIONARY | PLAIN_DICTIONARY | BYTE_STREAM_SPLIT | RLE)
+}
+
 /// Puts rows of one page into `out`.
+///
+/// * `dictionary`: the column's, once a page of it was read that wants it.
 fn page(
     chunk: &Chunk,
     number: usize,
+    dictionary: &mut Option<Arc<Dictionary>>,
     is_optional: bool,
     rows: &[Range<usize>],
     out: &mut Out,
@@ -87,13 +101,15 @@ fn page(
         (None, &buf[..])
     };
     let width = out.width();
-    let dictionary;
     let mut values = match encoding {
         Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY => {
-            dictionary = chunk.known_dictionary().ok()??;
+            if dictionary.is_none() {
+                *dictionary = chunk.known_dictionary().ok()?;
+            }
+            let dictionary = dictionary.as_deref()?;
             let (code_width, codes) = bytes.split_first()?;
             let codes = Hybrid::new(codes, usize::from(*code_width));
-            Values::Coded { codes, dictionary: &dictionary, width }
+            Values::Coded { codes, dictionary, width }
         }
         Encoding::PLAIN => match width {
             Width::Bytes(width) => Values::Fixed { bytes, width, next: 0 },
@@ -336,7 +352,8 @@ fn count_ones(packed: &[u8], range: Range<usize>) -> Option<usize> {
 /// The array that comes to be.
 enum Out {
     Text(StringBuilder),
-    Coded(StringDictionaryBuilder<Int32Type>),
+    /// And the bytes of its texts, at most.
+    Coded(StringDictionaryBuilder<Int32Type>, usize),
     Int64(Int64Builder),
     Int32(Int32Builder),
     UInt32(UInt32Builder),
@@ -352,7 +369,7 @@ impl Out {
             DataType::Dictionary(key, value)
                 if **key == DataType::Int32 && **value == DataType::Utf8 =>
             {
-                Self::Coded(StringDictionaryBuilder::with_capacity(rows, rows, rows * 16))
+                Self::Coded(StringDictionaryBuilder::with_capacity(rows, rows, rows * 16), 0)
             }
             DataType::Int64 | DataType::Timestamp(TimeUnit::Nanosecond, _) => {
                 Self::Int64(Int64Builder::with_capacity(rows))
@@ -371,7 +388,7 @@ impl Out {
 
     fn width(&self) -> Width {
         match self {
-            Self::Text(_) | Self::Coded(_) => Width::Text,
+            Self::Text(_) | Self::Coded(..) => Width::Text,
             Self::Int64(_) | Self::Float64(_) => Width::Bytes(8),
             Self::Int32(_) | Self::UInt32(_) => Width::Bytes(4),
             Self::Bool(_) => Width::Bit,
@@ -384,7 +401,7 @@ impl Out {
         let Some(value) = value else {
             match self {
                 Self::Text(out) => out.append_null(),
-                Self::Coded(out) => out.append_null(),
+                Self::Coded(out, _) => out.append_null(),
                 Self::Int64(out) => out.append_null(),
                 Self::Int32(out) => out.append_null(),
                 Self::UInt32(out) => out.append_null(),
@@ -395,8 +412,15 @@ impl Out {
             return Some(());
         };
         match self {
-            Self::Text(out) => out.append_value(from_utf8(value).ok()?),
-            Self::Coded(out) => drop(out.append(from_utf8(value).ok()?).ok()?),
+            Self::Text(out) => {
+                addressable(out.values_slice().len() + value.len())?;
+                out.append_value(from_utf8(value).ok()?);
+            }
+            Self::Coded(out, bytes) => {
+                *bytes += value.len();
+                addressable(*bytes)?;
+                out.append(from_utf8(value).ok()?).ok()?;
+            }
             Self::Int64(out) => out.append_value(i64::from_le_bytes(value.try_into().ok()?)),
             Self::Int32(out) => out.append_value(i32::from_le_bytes(value.try_into().ok()?)),
             Self::UInt32(out) => out.append_value(u32::from_le_bytes(value.try_into().ok()?)),
@@ -410,7 +434,7 @@ impl Out {
     fn finish(self, data_type: &DataType) -> Option<ArrayRef> {
         Some(match self {
             Self::Text(mut out) => Arc::new(out.finish()),
-            Self::Coded(mut out) => Arc::new(out.finish()),
+            Self::Coded(mut out, _) => Arc::new(out.finish()),
             Self::Int64(mut out) => match data_type {
                 DataType::Timestamp(_, zone) => {
                     let times = out.finish().reinterpret_cast::<TimestampNanosecondType>();
@@ -425,6 +449,11 @@ impl Out {
             Self::Fixed(mut out, _) => Arc::new(out.finish()),
         })
     }
+}
+
+/// Whether an array of texts can hold so many bytes.
+fn addressable(bytes: usize) -> Option<i32> {
+    i32::try_from(bytes).ok()
 }
 
 #[cfg(test)]

@@ -10,10 +10,11 @@
 use crate::commit::Change;
 use crate::compact::CALM;
 use crate::segment::{SegmentDir, SegmentMeta};
-use crate::store::{Cut, Inner};
+use crate::store::{AppendError, Cut, Inner};
 use crate::wal::writer::Applying;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -24,15 +25,28 @@ impl Inner {
         while !self.stopping.load(Ordering::Acquire) {
             self.sealer.wait(Duration::from_millis(500));
             self.measure_disk();
-            if self.stopping.load(Ordering::Acquire) || !self.seal_is_due() {
+            let waiters = std::mem::take(&mut *self.seal_waiters.lock());
+            if self.stopping.load(Ordering::Acquire) || waiters.is_empty() && !self.seal_is_due() {
                 continue;
             }
-            if let Err(error) = self.seal() {
+            let sealed = self.seal().map_err(Arc::new);
+            for waiter in waiters {
+                // Whoever waits may have gone.
+                let _ = waiter.send(sealed.clone().map_err(AppendError::Unsealed));
+            }
+            if let Err(error) = sealed {
                 tracing::error!(%error, "recent data could not be sealed; trying again");
-                std::thread::sleep(Duration::from_secs(1));
+                self.pause_unless_stopping(Duration::from_secs(1));
             } else if let Err(error) = self.shrink_unless_maintained() {
                 tracing::error!(%error, "retention by size failed; trying again");
             }
+        }
+    }
+
+    fn pause_unless_stopping(&self, pause: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < pause && !self.stopping.load(Ordering::Acquire) {
+            std::thread::sleep(pause / 50);
         }
     }
 

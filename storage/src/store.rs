@@ -12,7 +12,7 @@ use crate::ledger::Ledger;
 use crate::manifest::Manifest;
 use crate::mend::MendStats;
 use crate::segment::{SegmentDir, SegmentMeta};
-use crate::signal::{Batch, Decoded, Decoder, FrameKind, Signal, SignalStore, StoreSet};
+use crate::signal::{Batch, Decoder, FrameKind, Signal, SignalStore, StoreSet};
 use crate::wal::frame;
 use crate::wal::writer::{Applying, Order, Queued, WriterStats};
 use bytes::Bytes;
@@ -55,6 +55,8 @@ pub enum AppendError {
     Full { free_bytes: u64, reserve_bytes: u64 },
     #[error("the write-ahead log can't be written: {0}")]
     Disk(Arc<io::Error>),
+    #[error("known from before the start, but not made durable yet: {0}")]
+    Unsealed(Arc<io::Error>),
     #[error("the store is shutting down")]
     Closed,
 }
@@ -69,23 +71,16 @@ impl AppendError {
 /// Writing a manifest and opening new segments takes less.
 const CHANGE_TIME_MAX: Duration = Duration::from_millis(500);
 
-/// A request between the log and its answer.
+/// A decoded request between the log and the hot rows.
 pub(crate) struct Pending {
-    content: Content,
+    batch: Batch,
     signal: Signal,
     ack: Ack,
     arrival_ns: u64,
+    ticket: Ticket,
     /// Given back when the rows are hot.
     _room: Reservation,
     done: oneshot::Sender<Result<Ack, AppendError>>,
-}
-
-/// What the log's frame holds.
-enum Content {
-    /// Rows to be made hot.
-    New { batch: Batch, ticket: Ticket },
-    /// The request of this hash again, whose rows are there but were not known to be durable.
-    Again { hash: u128 },
 }
 
 /// A cut: everything up to `position` is frozen, and this is what the ledger held then.
@@ -126,6 +121,8 @@ pub(crate) struct Inner {
     pub mend_stats: MendStats,
     /// Also gives up a merge that is under way.
     pub stopping: Arc<AtomicBool>,
+    /// Senders who wait for the next seal, and are told how it ended.
+    pub seal_waiters: Mutex<Vec<oneshot::Sender<Result<(), AppendError>>>>,
     pub last_seal: Mutex<Instant>,
     /// Start of each partition that got rows by a seal within [`crate::compact::CALM`], and when it last did.
     pub stirred: Mutex<BTreeMap<u64, Instant>>,
@@ -225,39 +222,38 @@ impl Store {
         arrival_ns: u64,
     ) -> Result<Ack, AppendError> {
         let hash = xxh3_128_with_seed(&body, kind as u64);
-        // A new request's ticket, or the answer of one that is only to be written again.
-        let admitted = loop {
+        let ticket = loop {
             match self.inner.window.admit(hash, arrival_ns) {
-                Admission::Fresh(ticket) => break Ok(ticket),
-                Admission::Unsure(ack) => break Err(Ack { duplicate: true, ..ack }),
+                Admission::Fresh(ticket) => break ticket,
                 Admission::Duplicate(ack) => {
                     self.inner.count_duplicate(kind.signal(), &ack);
                     return Ok(Ack { duplicate: true, ..ack });
                 }
                 // A closed channel means that the twin has ended, either way: ask again.
                 Admission::Wait(mut twin) => drop(twin.changed().await),
+                Admission::Unsure => self.wait_for_seal().await?,
             }
         };
         let room = self.admit_bytes(body.len() as u64)?;
-        let (content, ack) = match admitted {
-            Ok(ticket) => {
-                let decoded =
-                    self.decoder.decode(kind, &body, arrival_ns).map_err(AppendError::Malformed)?;
-                let Decoded { batch, accepted, rejected, reason } = decoded;
-                let ack = Ack { accepted, rejected, reason, duplicate: false };
-                if batch.is_empty() {
-                    self.note_rejected(kind.signal(), ack.rejected);
-                    return Ok(ack);
-                }
-                (Content::New { batch, ticket }, ack)
-            }
-            Err(ack) => (Content::Again { hash }, ack),
+        let decoded =
+            self.decoder.decode(kind, &body, arrival_ns).map_err(AppendError::Malformed)?;
+        let ack = Ack {
+            accepted: decoded.accepted,
+            rejected: decoded.rejected,
+            reason: decoded.reason,
+            duplicate: false,
         };
+        if decoded.batch.is_empty() {
+            self.note_rejected(kind.signal(), ack.rejected);
+            return Ok(ack);
+        }
         let frame = frame::encode(kind, arrival_ns, hash, &body)
             .map_err(|error| AppendError::Disk(Arc::new(error)))?;
         drop(body);
         let (done, outcome) = oneshot::channel();
-        let item = Pending { content, signal: kind.signal(), ack, arrival_ns, _room: room, done };
+        let signal = kind.signal();
+        let item =
+            Pending { batch: decoded.batch, signal, ack, arrival_ns, ticket, _room: room, done };
         let sent = match self.queue.lock().as_ref() {
             Some(queue) => queue.send(Order::Write(Queued { frame, item })).is_ok(),
             None => false,
@@ -265,6 +261,18 @@ impl Store {
         if !sent {
             return Err(AppendError::Closed);
         }
+        outcome.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Has everything sealed that is hot now.
+    async fn wait_for_seal(&self) -> Result<(), AppendError> {
+        let (done, outcome) = oneshot::channel();
+        self.inner.seal_waiters.lock().push(done);
+        // The sealer may have ended before it could see this.
+        if self.inner.stopping.load(Ordering::Acquire) {
+            return Err(AppendError::Closed);
+        }
+        self.inner.sealer.ring();
         outcome.await.unwrap_or(Err(AppendError::Closed))
     }
 
@@ -335,6 +343,7 @@ impl Store {
                 tracing::error!("a storage thread had panicked");
             }
         }
+        self.inner.seal_waiters.lock().clear();
     }
 
     /// What was found damaged and set aside, so that answers can say what they may lack.
@@ -420,7 +429,7 @@ pub(crate) fn apply(inner: &Inner, applying: Receiver<ToApplier>, start: u64) {
             }
             Applying::Failed { item, error } => {
                 // Before the answer, so that the sender's next try finds the way free.
-                drop(item.content);
+                drop(item.ticket);
                 let _ = item.done.send(Err(AppendError::Disk(error)));
             }
             Applying::Cut(reply) => {
@@ -437,19 +446,9 @@ pub(crate) fn apply(inner: &Inner, applying: Receiver<ToApplier>, start: u64) {
 }
 
 fn apply_one(inner: &Inner, item: Pending, end: u64) {
-    let Pending { content, signal, ack, arrival_ns, _room, done } = item;
-    let ack = match content {
-        Content::New { batch, ticket } => {
-            let ack = inner.insert_and_count(batch, signal, ack);
-            ticket.settle(Remembered::new(arrival_ns, end, &ack));
-            ack
-        }
-        Content::Again { hash } => {
-            inner.window.confirm(hash);
-            inner.count_duplicate(signal, &ack);
-            ack
-        }
-    };
+    let Pending { batch, signal, ack, arrival_ns, ticket, _room, done } = item;
+    let ack = inner.insert_and_count(batch, signal, ack);
+    ticket.settle(Remembered::new(arrival_ns, end, &ack));
     // The sender may have gone; its retry will be a duplicate.
     let _ = done.send(Ok(ack));
 }

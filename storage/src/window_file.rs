@@ -107,7 +107,6 @@ fn request(bytes: &[u8], saved: &[u8], check: bool) -> Option<(u128, Remembered)
         accepted: u32_at(bytes, 36).into(),
         rejected: u32_at(bytes, 40).into(),
         reason: reason.map(Box::from),
-        durable: true,
     };
     Some((u128::from_le_bytes(bytes[4..20].try_into().expect("16 bytes")), request))
 }
@@ -127,7 +126,6 @@ mod tests {
             accepted: n,
             rejected: n % 3,
             reason: (n % 3 > 0).then(|| format!("reason \"{}\"\n", n % 2).into()),
-            durable: true,
         };
         (0..count).map(|n| (u128::from(n) << 64 | 5, request(n))).collect()
     }

@@ -212,7 +212,7 @@ impl World {
                     assert_eq!(ack.accepted, request.ids.len() as u64);
                     request.ack = Some(ack);
                 }
-                Err(AppendError::Disk(_)) => {}
+                Err(AppendError::Disk(_) | AppendError::Unsealed(_)) => {}
                 Err(other) => panic!("unexpected: {other}"),
             }
         }

@@ -22,7 +22,7 @@ pub(crate) const QUERY_TIME_MAX: Duration = Duration::from_secs(30);
 /// A change of the live set.
 pub(crate) enum Change<'a> {
     /// All rows up to the cut are in these segments.
-    Seal { added: &'a [SegmentMeta], cut: Cut },
+    Seal { added: &'a [SegmentMeta], cut: &'a Cut },
     /// These hold the rows of those.
     Merge { added: &'a [SegmentMeta], removed: &'a [SegmentMeta] },
     /// Past retention.
@@ -148,7 +148,8 @@ impl Inner {
     }
 
     /// Shows queries what the manifest says. The manifest can't be taken back, so this is tried until it works: until
-    /// then queries go on seeing the rows where they were.
+    /// then queries go on seeing the rows where they were. Once the store stops, what can't be opened is left to the
+    /// next start; the frozen rows go all the same, as a later cut must not find them.
     fn publish(&self, added: &[SegmentMeta], removed: &[SegmentMeta], sealed: bool) {
         for store in self.stores.signals() {
             let of = |metas: &[SegmentMeta]| -> Vec<SegmentMeta> {
@@ -162,8 +163,8 @@ impl Inner {
                     "new segments can't be opened; trying again"
                 );
                 if self.stopping.load(Ordering::Acquire) {
-                    // The next start opens them, or sets them aside.
-                    return;
+                    let _ = store.publish(&self.dir, &[], &removed, sealed);
+                    break;
                 }
                 std::thread::sleep(wait);
                 wait = (wait * 2).min(Duration::from_secs(5));

@@ -4,13 +4,14 @@
 //! 2. Each store writes its frozen rows as segment files; they stay visible as rows.
 //! 3. One manifest commit lists the segments and the cut's position; then the frozen rows are dropped.
 //!
-//! After a failure the same frozen rows are written again under the same cut: rows that came later are never taken
-//! for sealed.
+//! After a failure the same frozen rows are written again under the same cut, and only then is there another: rows
+//! that came later are never taken for sealed. A cut that finds nothing freezes nothing, and what was written is
+//! committed only if it is as many rows as the cut froze.
 
 use crate::commit::Change;
 use crate::compact::CALM;
 use crate::segment::{SegmentDir, SegmentMeta};
-use crate::store::{AppendError, Cut, Inner};
+use crate::store::{AppendError, Cut, CutOrder, Inner};
 use crate::wal::writer::Applying;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -75,22 +76,27 @@ impl Inner {
 
     fn seal_what_is_hot(&self, even_nothing: bool) -> io::Result<()> {
         let mut sealing = self.sealing.lock();
-        let cut = match *sealing {
-            Some(cut) => cut,
-            None => *sealing.insert(self.cut()?),
-        };
-        if cut.position == self.manifest.lock().wal_position && !even_nothing {
+        // What an earlier try could not seal comes first; later rows are not in it.
+        if let Some(cut) = &*sealing {
+            self.seal_frozen(cut)?;
             *sealing = None;
-            return Ok(());
         }
+        let sealed = self.manifest.lock().wal_position;
+        if let Some(cut) = self.cut((!even_nothing).then_some(sealed))? {
+            self.seal_frozen(sealing.insert(cut))?;
+            *sealing = None;
+        }
+        Ok(())
+    }
+
+    fn seal_frozen(&self, cut: &Cut) -> io::Result<()> {
         let started = Instant::now();
         let job = self.dir.job();
         // A panic while writing must not end the thread: ingest would stop for good.
-        let written = catch_unwind(AssertUnwindSafe(|| self.write_frozen(&job)))
+        let written = catch_unwind(AssertUnwindSafe(|| self.write_frozen(cut, &job)))
             .unwrap_or_else(|_| Err(io::Error::other("a store panicked while sealing")));
         let added = written.inspect_err(|_| job.discard())?;
         self.commit(&Change::Seal { added: &added, cut }, &job)?;
-        *sealing = None;
         let now = Instant::now();
         *self.last_seal.lock() = now;
         let mut stirred = self.stirred.lock();
@@ -108,19 +114,29 @@ impl Inner {
         Ok(())
     }
 
-    fn write_frozen(&self, job: &SegmentDir) -> io::Result<Vec<SegmentMeta>> {
+    fn write_frozen(&self, cut: &Cut, job: &SegmentDir) -> io::Result<Vec<SegmentMeta>> {
         let mut added = Vec::new();
-        for store in self.stores.signals() {
-            added.extend(store.seal(job)?);
+        for (store, (signal, frozen)) in self.stores.signals().into_iter().zip(&cut.rows) {
+            let metas = store.seal(job)?;
+            let written: u64 = metas.iter().map(|meta| meta.rows).sum();
+            // The rows of a commit leave memory and the log: one too few would be lost.
+            if written != *frozen {
+                let signal = signal.name();
+                return Err(io::Error::other(format!(
+                    "{written} rows of {signal} were written of {frozen} that are to be sealed"
+                )));
+            }
+            added.extend(metas);
         }
         Ok(added)
     }
 
-    fn cut(&self) -> io::Result<Cut> {
+    /// Freezes what is hot; see [`CutOrder`].
+    fn cut(&self, sealed: Option<u64>) -> io::Result<Option<Cut>> {
         let closed = || io::Error::other("the applier has ended");
         let (reply, answer) = mpsc::sync_channel(1);
         let applier = self.applier.lock().clone().ok_or_else(closed)?;
-        applier.send(Applying::Cut(reply)).map_err(|_| closed())?;
+        applier.send(Applying::Cut(CutOrder { sealed, reply })).map_err(|_| closed())?;
         answer.recv().map_err(|_| closed())
     }
 

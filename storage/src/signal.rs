@@ -119,7 +119,7 @@ pub trait SignalStore: Send + Sync + 'static {
     fn hot_bytes(&self) -> usize;
 
     /// Sets all present hot rows apart for the next [`seal`](Self::seal); they stay visible. Called from the thread
-    /// that inserts, so the cut falls exactly between two frames. No-op when something is still frozen.
+    /// that inserts, so the cut falls exactly between two frames, and only while nothing is frozen.
     fn freeze(&self);
 
     /// Writes the frozen rows as segment files into `dir`, each file synced; split by time partition. They become

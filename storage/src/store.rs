@@ -83,14 +83,24 @@ pub(crate) struct Pending {
     done: oneshot::Sender<Result<Ack, AppendError>>,
 }
 
-/// A cut: everything up to `position` is frozen, and this is what the ledger held then.
-#[derive(Debug, Clone, Copy)]
+/// A cut: everything up to `position` is frozen.
+#[derive(Debug)]
 pub(crate) struct Cut {
     pub position: u64,
+    /// What it held then.
     pub ledger: Ledger,
+    /// What was frozen, in the order of the stores.
+    pub rows: Vec<(Signal, u64)>,
 }
 
-pub(crate) type ToApplier = Applying<Pending, SyncSender<Cut>>;
+/// Asks the applier for a cut.
+pub(crate) struct CutOrder {
+    /// Up to there everything is sealed: without a frame after it there is nothing to freeze, and no cut.
+    pub sealed: Option<u64>,
+    pub reply: SyncSender<Option<Cut>>,
+}
+
+pub(crate) type ToApplier = Applying<Pending, CutOrder>;
 
 /// Shared by the handle, the applier and the background threads.
 ///
@@ -432,17 +442,24 @@ pub(crate) fn apply(inner: &Inner, applying: Receiver<ToApplier>, start: u64) {
                 drop(item.ticket);
                 let _ = item.done.send(Err(AppendError::Disk(error)));
             }
-            Applying::Cut(reply) => {
-                for store in inner.stores.signals() {
-                    store.freeze();
-                }
-                let _ = reply.send(Cut { position, ledger: *inner.ledger.lock() });
+            Applying::Cut(CutOrder { sealed, reply }) => {
+                let cut = (sealed != Some(position)).then(|| cut(inner, position));
+                let _ = reply.send(cut);
             }
         }
         if inner.stores.hot_bytes() > inner.config.seal_hot_bytes() {
             inner.sealer.ring();
         }
     }
+}
+
+fn cut(inner: &Inner, position: u64) -> Cut {
+    let freeze = |store: &dyn SignalStore| {
+        store.freeze();
+        (store.signal(), store.hot_rows())
+    };
+    let rows = inner.stores.signals().into_iter().map(freeze).collect();
+    Cut { position, ledger: *inner.ledger.lock(), rows }
 }
 
 fn apply_one(inner: &Inner, item: Pending, end: u64) {

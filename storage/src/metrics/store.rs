@@ -279,9 +279,7 @@ impl SignalStore for MetricStore {
 
     fn freeze(&self) {
         let mut live = self.live.write();
-        // One without a series is left by a cut that found nothing to seal. To keep it would keep this cut's rows hot,
-        // and they would count as sealed.
-        if live.frozen.as_ref().is_none_or(|frozen| frozen.series.is_empty()) {
+        if live.frozen.is_none() {
             let table = std::mem::take(&mut live.hot);
             // Without a series no segment is written that could hold the metadata.
             if table.series.is_empty() {

@@ -465,17 +465,6 @@ fn late_samples_are_kept_and_the_same_sample_twice_is_one() {
 }
 
 #[test]
-fn rows_after_a_cut_that_found_nothing_are_frozen_by_the_next_cut() {
-    let mut bench = Bench::new();
-    let metrics = descs(&bench.interner);
-    bench.store.freeze();
-    bench.store.insert(batch(&metrics, &[gauge(1.0, 1_000)]));
-    bench.seal();
-    assert_eq!(bench.live.iter().map(|meta| meta.rows).sum::<u64>(), 1);
-    assert_eq!(bench.store.hot_rows(), 0);
-}
-
-#[test]
 fn family_metadata_survives_a_seal_without_points_and_a_restart() {
     let mut bench = Bench::new();
     let metrics = descs(&bench.interner);

@@ -62,24 +62,31 @@ pub struct IdStore {
     live: Mutex<Live>,
     /// Makes the next seal or merge panic.
     pub panic_next: AtomicBool,
+    /// Makes the next seal leave a row out.
+    pub forget_next: AtomicBool,
 }
 
 #[derive(Default)]
 struct Live {
     hot: Vec<u64>,
-    frozen: Vec<u64>,
+    frozen: Option<Vec<u64>>,
     segments: Vec<(SegmentMeta, Arc<Vec<u64>>)>,
 }
 
 impl IdStore {
     pub fn new(signal: Signal) -> Self {
-        Self { signal, live: Mutex::default(), panic_next: AtomicBool::new(false) }
+        Self {
+            signal,
+            live: Mutex::default(),
+            panic_next: AtomicBool::new(false),
+            forget_next: AtomicBool::new(false),
+        }
     }
 
     /// All visible ids, sorted; one that is there twice comes twice.
     pub fn visible(&self) -> Vec<u64> {
         let live = self.live.lock();
-        let mut all: Vec<u64> = live.hot.iter().chain(&live.frozen).copied().collect();
+        let mut all: Vec<u64> = live.hot.iter().chain(live.frozen.iter().flatten()).copied().collect();
         for (_, ids) in &live.segments {
             all.extend(ids.iter());
         }
@@ -146,24 +153,25 @@ impl SignalStore for IdStore {
     }
 
     fn hot_bytes(&self) -> usize {
-        let live = self.live.lock();
-        (live.hot.len() + live.frozen.len()) * 100
+        self.hot_rows() as usize * 100
     }
 
     fn hot_rows(&self) -> u64 {
         let live = self.live.lock();
-        (live.hot.len() + live.frozen.len()) as u64
+        (live.hot.len() + live.frozen.as_ref().map_or(0, Vec::len)) as u64
     }
 
     fn freeze(&self) {
         let mut live = self.live.lock();
-        if live.frozen.is_empty() {
-            live.frozen = std::mem::take(&mut live.hot);
-        }
+        assert!(live.frozen.is_none(), "frozen before what was frozen is sealed");
+        live.frozen = Some(std::mem::take(&mut live.hot));
     }
 
     fn seal(&self, dir: &SegmentDir) -> io::Result<Vec<SegmentMeta>> {
-        let frozen = self.live.lock().frozen.clone();
+        let mut frozen = self.live.lock().frozen.clone().unwrap_or_default();
+        if self.forget_next.swap(false, Ordering::AcqRel) {
+            frozen.pop();
+        }
         self.write(dir, &frozen, 0)
     }
 
@@ -193,7 +201,7 @@ impl SignalStore for IdStore {
         live.segments.retain(|(meta, _)| !removed.iter().any(|gone| gone.id == meta.id));
         live.segments.extend(opened);
         if sealed {
-            live.frozen.clear();
+            live.frozen = None;
         }
         Ok(())
     }

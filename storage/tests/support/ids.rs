@@ -86,7 +86,8 @@ impl IdStore {
     /// All visible ids, sorted; one that is there twice comes twice.
     pub fn visible(&self) -> Vec<u64> {
         let live = self.live.lock();
-        let mut all: Vec<u64> = live.hot.iter().chain(live.frozen.iter().flatten()).copied().collect();
+        let mut all: Vec<u64> =
+            live.hot.iter().chain(live.frozen.iter().flatten()).copied().collect();
         for (_, ids) in &live.segments {
             all.extend(ids.iter());
         }

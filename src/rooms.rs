@@ -35,6 +35,8 @@ pub fn open(config: &Config) -> anyhow::Result<Rooms> {
     // What dashboards read again and again, beside the samples of the queries themselves.
     stores.metrics.keep((config.memory_limit_bytes / 16) as usize);
     let mut storage = trefoil_storage::config::Config::new(&config.data_dir);
+    crate::memory::keep_below(config.memory_limit_bytes);
+    storage.give_back = crate::memory::give_back_if_ample;
     storage.memory_limit = config.memory_limit_bytes;
     storage.retention = match config.retention {
         Retention::For(age) => Some(age),

@@ -1,5 +1,6 @@
 //! `/metrics`: how Trefoil itself is doing, in Prometheus' text format.
 
+use crate::memory;
 use std::fmt::Write;
 use std::fs;
 use trefoil_collector::ingest::Receiver;
@@ -187,8 +188,8 @@ fn write_store(out: &mut String, stats: &StoreStats) {
 
 /// The usual `process_*` families, from /proc; absent where that is.
 fn write_process(out: &mut String) {
-    if let Some(bytes) = status_kib("VmRSS:") {
-        one(out, "process_resident_memory_bytes", "gauge", "Resident memory.", bytes << 10);
+    if let Some(bytes) = memory::resident_bytes() {
+        one(out, "process_resident_memory_bytes", "gauge", "Resident memory.", bytes);
     }
     if let Some(seconds) = cpu_seconds() {
         family(out, "process_cpu_seconds_total", "counter", "CPU time, user and system.");
@@ -200,12 +201,6 @@ fn write_process(out: &mut String) {
     if let Ok(entries) = fs::read_dir("/proc/self/task") {
         one(out, "process_threads", "gauge", "Threads.", entries.count() as u64);
     }
-}
-
-fn status_kib(key: &str) -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 /// Fields 14 and 15 of /proc/self/stat, counted in ticks of 1/100 s, which is fixed for user space (proc(5)).

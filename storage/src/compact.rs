@@ -127,6 +127,7 @@ impl Inner {
         };
         self.commit(&Change::Merge { added: &merged, removed: &group }, &job)?;
         self.compactions.fetch_add(1, Ordering::Relaxed);
+        (self.config.give_back)();
         if let Some(limit) = self.config.retention_bytes {
             self.make_room(limit)?;
         }

@@ -28,6 +28,9 @@ pub struct Config {
     pub disk_reserve: u64,
     /// Where changes of files go.
     pub disk: Arc<dyn Disk>,
+    /// Called by a thread that has finished a seal or a merge, for which it took much memory, so that the allocator can
+    /// give it back.
+    pub give_back: fn(),
 }
 
 impl Config {
@@ -45,6 +48,7 @@ impl Config {
             // One seal of the largest hot tier must still fit.
             disk_reserve: 256 << 20,
             disk: disk::local(),
+            give_back: || {},
         }
     }
 

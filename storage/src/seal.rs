@@ -85,6 +85,7 @@ impl Inner {
         if let Some(cut) = self.cut((!even_nothing).then_some(sealed))? {
             self.seal_frozen(sealing.insert(cut))?;
             *sealing = None;
+            (self.config.give_back)();
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-pub use crate::parquet_file::{ParquetFile, RowGroup, Test};
+pub use crate::parquet_file::{Footer, ParquetFile, RowGroup, Test};
 use crate::segment::DurableFile;
 
 /// Prefix of the typed attribute columns.

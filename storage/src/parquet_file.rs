@@ -9,6 +9,7 @@ use arrow::array::{Array, BooleanArray, RecordBatch, RecordBatchOptions, new_nul
 use arrow::compute::prep_null_mask_filter;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
+use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowSelection,
 };
@@ -19,6 +20,7 @@ use parquet::file::metadata::{
 };
 use parquet::file::statistics::Statistics;
 use parquet::file::writer::SerializedRowGroupWriter;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
@@ -47,9 +49,142 @@ pub struct Test {
     pub passes: Passes,
 }
 
-/// A sealed Parquet file: its footer is read once, where its pages lie when rows are first asked for.
+/// Footers kept in memory, bytes: those of about ten hours of 1.5 million spans each with their logs and metrics.
+const KEPT_BYTES_MAX: usize = 32 << 20;
+
+/// A sealed Parquet file. Its footer is kept in memory while it is asked for, see [`Kept`].
 #[derive(Debug)]
 pub struct ParquetFile {
+    path: PathBuf,
+    /// Tells it from other files.
+    number: u64,
+    rows: usize,
+}
+
+impl ParquetFile {
+    /// Reads the footer.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+        let footer = Arc::new(Footer::read_from(path, number)?);
+        let rows = footer.rows();
+        KEPT.lock().keep(number, footer);
+        Ok(Self { path: path.to_owned(), number, rows })
+    }
+
+    /// What the footer says, and rows by it.
+    pub fn footer(&self) -> io::Result<Arc<Footer>> {
+        if let Some(footer) = KEPT.lock().get(self.number) {
+            return Ok(footer);
+        }
+        let footer = Arc::new(Footer::read_from(&self.path, self.number)?);
+        KEPT.lock().keep(self.number, footer.clone());
+        Ok(footer)
+    }
+
+    /// Does not keep the footer until it is asked for again.
+    pub fn forget_footer(&self) {
+        KEPT.lock().forget(self.number);
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// See [`Footer::read`].
+    pub fn read(&self, columns: &[&str], rows: Option<&[Range<usize>]>) -> io::Result<Rows> {
+        self.footer()?.read(columns, rows)
+    }
+
+    /// See [`Footer::read_by`].
+    pub fn read_by(
+        &self,
+        columns: &[&str],
+        rows: Option<&[Range<usize>]>,
+        batch_rows: usize,
+    ) -> io::Result<Rows> {
+        self.footer()?.read_by(columns, rows, batch_rows)
+    }
+
+    /// See [`Footer::read_few`].
+    pub fn read_few(
+        &self,
+        columns: &[&str],
+        rows: &[Range<usize>],
+    ) -> io::Result<Vec<RecordBatch>> {
+        self.footer()?.read_few(columns, rows)
+    }
+
+    /// See [`Footer::read_if`].
+    pub fn read_if(
+        &self,
+        columns: &[&str],
+        rows: Option<&[Range<usize>]>,
+        tests: Vec<Test>,
+    ) -> io::Result<Rows> {
+        self.footer()?.read_if(columns, rows, tests)
+    }
+}
+
+impl Drop for ParquetFile {
+    fn drop(&mut self) {
+        self.forget_footer();
+    }
+}
+
+/// The footers that were asked for last.
+static KEPT: Mutex<Kept> = Mutex::new(Kept::new(KEPT_BYTES_MAX));
+
+/// Footers by the numbers of their files. A directory of years has thousands of files, whose footers take a hundredth of
+/// its bytes: only those that are asked for stay.
+struct Kept {
+    footers: BTreeMap<u64, KeptFooter>,
+    bytes: usize,
+    bytes_max: usize,
+    /// Counts look-ups, for their order.
+    uses: u64,
+}
+
+struct KeptFooter {
+    footer: Arc<Footer>,
+    bytes: usize,
+    last_use: u64,
+}
+
+impl Kept {
+    const fn new(bytes_max: usize) -> Self {
+        Self { footers: BTreeMap::new(), bytes: 0, bytes_max, uses: 0 }
+    }
+
+    fn get(&mut self, number: u64) -> Option<Arc<Footer>> {
+        let kept = self.footers.get_mut(&number)?;
+        self.uses += 1;
+        kept.last_use = self.uses;
+        Some(kept.footer.clone())
+    }
+
+    fn keep(&mut self, number: u64, footer: Arc<Footer>) {
+        self.forget(number);
+        self.uses += 1;
+        let bytes = footer.heap_bytes();
+        self.bytes += bytes;
+        self.footers.insert(number, KeptFooter { footer, bytes, last_use: self.uses });
+        while self.bytes > self.bytes_max && self.footers.len() > 1 {
+            let oldest = self.footers.iter().min_by_key(|(_, kept)| kept.last_use);
+            let Some(number) = oldest.map(|(number, _)| *number) else { return };
+            self.forget(number);
+        }
+    }
+
+    fn forget(&mut self, number: u64) {
+        if let Some(kept) = self.footers.remove(&number) {
+            self.bytes -= kept.bytes;
+        }
+    }
+}
+
+/// A file as its footer describes it; where its pages lie is read when rows are first asked for.
+#[derive(Debug)]
+pub struct Footer {
     path: PathBuf,
     /// Tells it from other files, see [`Pages`].
     number: u64,
@@ -57,17 +192,25 @@ pub struct ParquetFile {
     offsets: OnceLock<Arc<Offsets>>,
 }
 
-impl ParquetFile {
-    /// Reads the footer.
+impl Footer {
+    /// Reads the footer of a file that is used once.
     pub fn open(path: &Path) -> io::Result<Self> {
+        Self::read_from(path, NEXT_NUMBER.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn read_from(path: &Path, number: u64) -> io::Result<Self> {
         let file = File::open(path)?;
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Skip);
         // A flipped bit in the schema makes the `arrow-ipc` crate panic, which must not keep a server from starting.
         let loaded = catch_unwind(|| ArrowReaderMetadata::load(&file, options));
         let damaged = |_| io::Error::new(io::ErrorKind::InvalidData, "the footer is damaged");
         let metadata = loaded.map_err(damaged)?.map_err(parquet_error)?;
-        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         Ok(Self { path: path.to_owned(), number, metadata, offsets: OnceLock::new() })
+    }
+
+    /// Heap bytes, also those of where its pages lie, which are read later: about as many.
+    fn heap_bytes(&self) -> usize {
+        self.metadata.metadata().memory_size() * 2
     }
 
     /// Where pages lie.
@@ -536,7 +679,7 @@ mod tests {
         let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&path).unwrap()).unwrap();
         let all: Vec<RecordBatch> = reader.build().unwrap().collect::<Result<_, _>>().unwrap();
         let all = concat_batches(&all[0].schema(), &all).unwrap();
-        let file = ParquetFile::open(&path).unwrap();
+        let file = Footer::open(&path).unwrap();
         let names = ["text", "number", "late", "never", "code"];
         let selections: [&[Range<usize>]; 6] = [
             &[0..ROWS],
@@ -582,7 +725,7 @@ mod tests {
             let mut bytes = sound.clone();
             bytes[at] ^= 1 << (at % 8);
             std::fs::write(&broken, bytes).unwrap();
-            failed += u32::from(ParquetFile::open(&broken).is_err());
+            failed += u32::from(Footer::open(&broken).is_err());
         }
         assert!(failed > 0);
     }
@@ -601,9 +744,42 @@ mod tests {
     }
 
     #[test]
-    fn tests_see_only_the_rows_that_passed_the_ones_before() {
+    fn a_footer_that_was_forgotten_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let file = ParquetFile::open(&file(folder.path())).unwrap();
+        let first = file.footer().unwrap();
+        assert!(Arc::ptr_eq(&first, &file.footer().unwrap()));
+        file.forget_footer();
+        let again = file.footer().unwrap();
+        assert!(!Arc::ptr_eq(&first, &again));
+        assert_eq!((again.rows(), again.schema()), (file.rows(), first.schema()));
+        let number = file.number;
+        drop(file);
+        assert!(KEPT.lock().get(number).is_none(), "no longer than its file is used");
+    }
+
+    #[test]
+    fn the_footers_asked_for_last_stay_within_their_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let footer = Arc::new(Footer::open(&file(folder.path())).unwrap());
+        let mut kept = Kept::new(footer.heap_bytes() * 3);
+        (1..=3).for_each(|number| kept.keep(number, footer.clone()));
+        kept.get(1).unwrap();
+        kept.keep(4, footer.clone());
+        assert!(kept.get(2).is_none(), "the one not asked for the longest");
+        assert!([1, 3, 4].into_iter().all(|number| kept.get(number).is_some()));
+        assert_eq!(kept.bytes, footer.heap_bytes() * 3);
+        [1, 3, 4].into_iter().for_each(|number| kept.forget(number));
+        assert_eq!(kept.bytes, 0);
+        let mut small = Kept::new(1);
+        small.keep(1, footer);
+        assert!(small.get(1).is_some(), "one is kept at any rate");
+    }
+
+    #[test]
+    fn tests_see_only_the_rows_that_passed_the_ones_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Footer::open(&file(folder.path())).unwrap();
         let number = |batch: &RecordBatch| -> Vec<i64> {
             let column = batch.column_by_name("number").unwrap();
             column.as_primitive::<Int64Type>().values().to_vec()

@@ -460,7 +460,7 @@ fn addressable(bytes: usize) -> Option<i32> {
 mod tests {
     use super::*;
     use crate::columnar::{self, dictionary};
-    use crate::parquet_file::ParquetFile;
+    use crate::parquet_file::Footer;
     use crate::segment::SegmentDir;
     use crate::signal::Signal;
     use arrow::array::{
@@ -572,7 +572,7 @@ mod tests {
             [columnar::properties(), plain, small, split()].into_iter().enumerate()
         {
             let folder = tempfile::tempdir().unwrap();
-            let file = ParquetFile::open(&file(folder.path(), properties, &all)).unwrap();
+            let file = Footer::open(&file(folder.path(), properties, &all)).unwrap();
             let schema = all.schema();
             let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
             let mut rng = StdRng::seed_from_u64(2);
@@ -607,7 +607,7 @@ mod tests {
         let all = batch(1);
         let folder = tempfile::tempdir().unwrap();
         let delta = columnar::delta(columnar::properties(), "duration");
-        let file = ParquetFile::open(&file(folder.path(), delta, &all)).unwrap();
+        let file = Footer::open(&file(folder.path(), delta, &all)).unwrap();
         assert!(file.points("duration", &[3..5]).unwrap().is_none());
         let read = file.read_few(&["duration", "route"], &[3..5]).unwrap();
         let got = read[0].column_by_name("duration").unwrap();
@@ -631,7 +631,7 @@ mod tests {
                 bytes[at] ^= 1 << rng.random_range(0..8);
             }
             std::fs::write(&path, bytes).unwrap();
-            let file = ParquetFile::open(&path).unwrap();
+            let file = Footer::open(&path).unwrap();
             let rows = some_rows(&mut rng);
             for field in all.schema().fields() {
                 let _ = file.points(field.name(), &rows);

@@ -41,7 +41,7 @@ pub fn merge(dir: &SegmentDir, inputs: &[Arc<LogSegment>], level: u32) -> io::Re
         let patterns = groups.patterns.iter().zip(counts);
         numbers.push(patterns.map(|(pattern, count)| miner.add(&pattern.text, count)).collect());
         // Of two types under one key the first is taken; values of the other go to the rest column.
-        for (key, scalar) in segment.file.attribute_keys() {
+        for (key, scalar) in segment.file.footer()?.attribute_keys() {
             keys.entry(key.to_owned()).or_insert(scalar);
         }
         rows += segment.meta.rows as usize;

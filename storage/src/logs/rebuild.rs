@@ -5,7 +5,7 @@ use super::blocks::BLOCK_ROWS;
 use super::groups::{GroupsBuilder, NO_PATTERN};
 use super::sealed::{ROW_COLUMNS, push_rows};
 use super::write;
-use crate::columnar::{self, ATTRIBUTE_PREFIX, ParquetFile, arrow_error};
+use crate::columnar::{self, ATTRIBUTE_PREFIX, Footer, arrow_error};
 use crate::resource::Interner;
 use crate::segment::{SegmentDir, SegmentMeta};
 use crate::spans::segment::DictText;
@@ -29,7 +29,7 @@ pub fn rebuild(
     interner: &Interner,
     but: Option<&str>,
 ) -> io::Result<Vec<SegmentMeta>> {
-    let file = ParquetFile::open(&dir.file_path(meta, "parquet"))?;
+    let file = Footer::open(&dir.file_path(meta, "parquet"))?;
     let keys: Vec<String> =
         file.attribute_keys().map(|(key, _)| format!("{ATTRIBUTE_PREFIX}{key}")).collect();
     let mut columns: Vec<&str> = ROW_COLUMNS.to_vec();

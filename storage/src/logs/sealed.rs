@@ -169,10 +169,7 @@ impl LogSegment {
             Field::TraceId => columns.push("trace_id".into()),
             Field::SpanId => columns.push("span_id".into()),
             Field::Attribute(key) => {
-                let typed = format!("{ATTRIBUTE_PREFIX}{key}");
-                if self.file.schema().field_with_name(&typed).is_ok() {
-                    columns.push(typed);
-                }
+                columns.push(format!("{ATTRIBUTE_PREFIX}{key}"));
                 columns.push("attributes".into());
             }
             _ => {}
@@ -227,13 +224,14 @@ impl LogSegment {
     /// * `groups`: of each row of the ranges.
     fn whole_rows(&self, ranges: &[Range<usize>], groups: &[u32]) -> io::Result<LogBatch> {
         let outline = self.outline()?;
+        let footer = self.file.footer()?;
         let keys: Vec<String> =
-            self.file.attribute_keys().map(|(key, _)| format!("{ATTRIBUTE_PREFIX}{key}")).collect();
+            footer.attribute_keys().map(|(key, _)| format!("{ATTRIBUTE_PREFIX}{key}")).collect();
         let mut columns: Vec<&str> = ROW_COLUMNS.to_vec();
         columns.extend(keys.iter().map(String::as_str));
         let mut batch = LogBatch::default();
         let mut from = 0;
-        for read in self.file.read_by(&columns, Some(ranges), BLOCK_ROWS)? {
+        for read in footer.read_by(&columns, Some(ranges), BLOCK_ROWS)? {
             let read = read.map_err(arrow_error)?;
             let to = from + read.num_rows();
             let groups = groups.get(from..to).ok_or_else(|| too_many_rows(self.meta.id))?;

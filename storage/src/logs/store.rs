@@ -128,8 +128,10 @@ impl LogStore {
 impl LogStore {
     fn open_one(&self, dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Arc<LogSegment>> {
         let segment = LogSegment::open(dir, meta, &self.interner, &self.filter_room)?;
+        let footer = segment.file.footer()?;
+        segment.file.forget_footer();
         let mut keys = KeyTypes::default();
-        for (key, scalar) in segment.file.attribute_keys() {
+        for (key, scalar) in footer.attribute_keys() {
             keys.add(key, Some(scalar));
         }
         self.keys.write().merge(&keys);

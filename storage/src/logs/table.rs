@@ -91,21 +91,26 @@ struct SegmentBatches {
     segment: Arc<LogSegment>,
     wanted: Arc<Wanted>,
     columns: Vec<String>,
-    /// Block numbers still to read; an error instead when the outline could not be read.
+    /// Block numbers still to read; an error instead when footer or outline could not be read.
     blocks: Result<std::collections::VecDeque<usize>, Option<io::Error>>,
     ready: std::vec::IntoIter<RecordBatch>,
 }
 
 impl SegmentBatches {
     fn new(segment: Arc<LogSegment>, wanted: Arc<Wanted>, min_ns: u64, max_ns: u64) -> Self {
-        let blocks = segment.outline().map_err(Some).map(|outline| {
+        let numbers = |outline: &Outline| {
             let blocks = outline.blocks.blocks.iter().enumerate();
             blocks
                 .filter(|(_, block)| block.min_ns <= max_ns && block.max_ns >= min_ns)
                 .map(|(number, _)| number)
                 .collect()
-        });
-        let columns = physical_columns(&segment, &wanted);
+        };
+        let read = physical_columns(&segment, &wanted)
+            .and_then(|columns| Ok((columns, numbers(segment.outline()?))));
+        let (columns, blocks) = match read {
+            Ok((columns, blocks)) => (columns, Ok(blocks)),
+            Err(error) => (Vec::new(), Err(Some(error))),
+        };
         Self { segment, wanted, columns, blocks, ready: Vec::new().into_iter() }
     }
 
@@ -148,7 +153,7 @@ impl Iterator for SegmentBatches {
 
 /// Columns of the file from which the wanted ones are made. A whole attribute object needs every typed column, a
 /// single key only its own and the rest.
-fn physical_columns(segment: &LogSegment, wanted: &Wanted) -> Vec<String> {
+fn physical_columns(segment: &LogSegment, wanted: &Wanted) -> io::Result<Vec<String>> {
     let mut columns = Vec::new();
     for (name, _) in wanted {
         match name.as_str() {
@@ -165,7 +170,8 @@ fn physical_columns(segment: &LogSegment, wanted: &Wanted) -> Vec<String> {
             | "resource_attributes" => {}
             "attributes" => {
                 columns.push("attributes".into());
-                let keys = segment.file.attribute_keys();
+                let footer = segment.file.footer()?;
+                let keys = footer.attribute_keys();
                 columns.extend(keys.map(|(key, _)| format!("{ATTRIBUTE_PREFIX}{key}")));
             }
             key => {
@@ -177,7 +183,7 @@ fn physical_columns(segment: &LogSegment, wanted: &Wanted) -> Vec<String> {
     if columns.is_empty() {
         columns.push("flags".into());
     }
-    columns
+    Ok(columns)
 }
 
 /// Texts of resources, made once per read.

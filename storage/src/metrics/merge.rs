@@ -42,7 +42,9 @@ pub(super) fn merge(
     for input in inputs {
         families.extend(input.table()?.families.clone());
     }
-    let layout = Layout::of_files(inputs.iter().map(|input| input.points()));
+    let footers: Vec<_> =
+        inputs.iter().map(|input| input.points().footer()).collect::<io::Result<_>>()?;
+    let layout = Layout::of_files(footers.iter().map(|footer| &**footer));
     let listed = RefCell::new(Vec::with_capacity(sources.len()));
     let mut next = 0;
     let parts = in_parts(&sources, ROWS_AT_ONCE, |source| source.rows);

@@ -11,7 +11,7 @@ use super::select::in_parts;
 use super::series::{Label, SeriesMeta};
 use super::store::{HotTable, StoredPoint, kind_from_name};
 use crate::attributes;
-use crate::columnar::{self, KEYS_TEXT, KeyTypes, ParquetFile, arrow_error};
+use crate::columnar::{self, Footer, KEYS_TEXT, KeyTypes, ParquetFile, arrow_error};
 use crate::resource::{Interner, Resource, Scope};
 use crate::segment::{SegmentDir, SegmentMeta, partition_of};
 use crate::signal::Signal;
@@ -302,7 +302,7 @@ impl MetricSegment {
     }
 
     fn read_table(&self) -> io::Result<SeriesTable> {
-        let file = ParquetFile::open(&self.series_path)?;
+        let file = Footer::open(&self.series_path)?;
         let names: Vec<String> = file.schema().fields().iter().map(|f| f.name().clone()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
@@ -459,8 +459,8 @@ impl MetricSegment {
     }
 
     /// Keys of the attributes and resources of its series.
-    pub(super) fn key_types(&self) -> KeyTypes {
-        self.points.key_types()
+    pub(super) fn key_types(&self) -> io::Result<KeyTypes> {
+        Ok(self.points.footer()?.key_types())
     }
 }
 

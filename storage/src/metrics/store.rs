@@ -297,7 +297,8 @@ impl SignalStore for MetricStore {
     fn open(&self, dir: &SegmentDir, metas: &[SegmentMeta]) -> Vec<(SegmentMeta, io::Error)> {
         let (opened, failed) = open_each(metas, |meta| {
             let segment = self.open_one(dir, meta)?;
-            self.keys.write().merge(&segment.key_types());
+            self.keys.write().merge(&segment.key_types()?);
+            segment.points().forget_footer();
             Ok(segment)
         });
         self.live.write().segments.extend(opened);
@@ -313,6 +314,7 @@ impl SignalStore for MetricStore {
     ) -> io::Result<()> {
         let opened: Vec<Arc<MetricSegment>> =
             added.iter().map(|meta| self.open_one(dir, meta)).collect::<io::Result<_>>()?;
+        opened.iter().for_each(|segment| segment.points().forget_footer());
         let mut live = self.live.write();
         live.segments.retain(|segment| !removed.iter().any(|gone| gone.id == segment.meta.id));
         live.segments.extend(opened);

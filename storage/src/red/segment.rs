@@ -244,6 +244,8 @@ fn sort(cells: &mut [RedCell]) {
 pub struct RedSegment {
     pub meta: SegmentMeta,
     file: ParquetFile,
+    /// Width of its narrowest slots, ns.
+    pub width_ns: u64,
     keys: OnceLock<Vec<KeyRows>>,
 }
 
@@ -257,13 +259,11 @@ pub struct KeyRows {
 impl RedSegment {
     pub fn open(dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Self> {
         let file = ParquetFile::open(&dir.file_path(meta, "parquet"))?;
-        Ok(Self { meta: meta.clone(), file, keys: OnceLock::new() })
-    }
-
-    /// Width of its narrowest slots, ns.
-    pub fn width_ns(&self) -> u64 {
-        let widths = self.file.groups().filter_map(|group| Some(group.bounds("width_ns")?.0));
-        widths.min().unwrap_or(HOUR_NS)
+        let footer = file.footer()?;
+        file.forget_footer();
+        let widths = footer.groups().filter_map(|group| Some(group.bounds("width_ns")?.0));
+        let width_ns = widths.min().unwrap_or(HOUR_NS);
+        Ok(Self { meta: meta.clone(), file, width_ns, keys: OnceLock::new() })
     }
 
     /// Its keys in the order of their rows, read at first use.

@@ -464,10 +464,8 @@ impl SignalStore for RedStore {
 
     fn outgrown(&self, now_ns: u64) -> Option<Vec<SegmentMeta>> {
         let live = self.live.read();
-        let due = live
-            .segments
-            .iter()
-            .find(|s| s.width_ns() < segment::width_at(s.meta.max_ns, now_ns))?;
+        let due =
+            live.segments.iter().find(|s| s.width_ns < segment::width_at(s.meta.max_ns, now_ns))?;
         let of_partition = |s: &&Arc<RedSegment>| s.meta.partition_ns == due.meta.partition_ns;
         Some(live.segments.iter().filter(of_partition).map(|s| s.meta.clone()).collect())
     }

@@ -113,12 +113,13 @@ impl<'a> SegmentWriter<'a> {
     ///
     /// * `entries`: of that segment's trace index, sorted by row.
     pub fn copy(&mut self, from: &SpanSegment, group: usize, entries: &[Entry]) -> io::Result<()> {
-        let Some(rows) = from.file.groups().nth(group).map(|group| group.rows) else {
+        let file = from.file.footer()?;
+        let Some(rows) = file.groups().nth(group).map(|group| group.rows) else {
             return Ok(());
         };
         let number = self.file.flushed_row_groups().len();
         let columns: Vec<Option<usize>> = (self.schema.fields().iter())
-            .map(|field| from.file.schema().index_of(field.name()).ok())
+            .map(|field| file.schema().index_of(field.name()).ok())
             .collect();
         // Writers bring memory of their own.
         let writers = if columns.contains(&None) {
@@ -128,10 +129,10 @@ impl<'a> SegmentWriter<'a> {
         };
         let mut writers: Vec<Option<_>> = writers.into_iter().map(Some).collect();
         let mut out = self.file.next_row_group().map_err(parquet_error)?;
-        let bytes = from.file.bytes()?;
+        let bytes = file.bytes()?;
         for (at, field) in self.schema.fields().iter().enumerate() {
             if let Some(column) = columns[at] {
-                from.file.copy_chunk(&bytes, group, column, &mut out)?;
+                file.copy_chunk(&bytes, group, column, &mut out)?;
             } else if let Some(mut writer) = writers[at].take() {
                 let nulls = new_null_array(field.data_type(), rows.len());
                 for leaf in compute_leaves(field, &nulls).map_err(parquet_error)? {

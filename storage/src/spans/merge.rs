@@ -11,7 +11,7 @@ use super::names::{NAMES_TEXT, Names};
 use super::segment::SpanSegment;
 use crate::attributes;
 use crate::columnar::{
-    ATTRIBUTE_PREFIX, COLUMNS_MAX, GROUP_ROWS, KeyTypes, arrow_error, scalar_at,
+    ATTRIBUTE_PREFIX, COLUMNS_MAX, Footer, GROUP_ROWS, KeyTypes, arrow_error, scalar_at,
 };
 use crate::segment::{SegmentDir, SegmentMeta};
 use arrow::array::{
@@ -57,19 +57,21 @@ pub fn merge(
     sizes: Sizes,
 ) -> io::Result<SegmentMeta> {
     let first = inputs.first().ok_or_else(|| io::Error::other("nothing to merge"))?;
-    let schema = schema_of(inputs)?;
+    let files: Vec<Arc<Footer>> =
+        inputs.iter().map(|input| input.file.footer()).collect::<io::Result<_>>()?;
+    let schema = schema_of(inputs, &files)?;
     let (mut keys, mut names) = (KeyTypes::default(), Names::default());
-    for input in inputs {
-        keys.merge(&input.file.key_types());
-        names.merge(&Names::from_text(input.file.text(NAMES_TEXT).unwrap_or_default()));
+    for file in &files {
+        keys.merge(&file.key_types());
+        names.merge(&Names::from_text(file.text(NAMES_TEXT).unwrap_or_default()));
     }
     let partition_ns = first.meta.partition_ns;
     let mut writer = SegmentWriter::create(dir, partition_ns, schema.clone(), &keys, &names)?;
     let mut entries: Vec<Option<Vec<Entry>>> = vec![None; inputs.len()];
     let mut small: Vec<Piece> = Vec::new();
-    for piece in pieces(inputs) {
+    for piece in pieces(inputs, &files) {
         let input = &inputs[piece.input];
-        if piece.rows.len() >= sizes.copied_rows && fits(input.file.schema(), &schema) {
+        if piece.rows.len() >= sizes.copied_rows && fits(files[piece.input].schema(), &schema) {
             let entries = match &entries[piece.input] {
                 Some(entries) => entries,
                 None => entries[piece.input].insert(input.entries()?),
@@ -79,21 +81,21 @@ pub fn merge(
         }
         small.push(piece);
         if small.iter().map(|piece| piece.rows.len()).sum::<usize>() >= sizes.group_rows {
-            writer.write(&together(inputs, &schema, &small)?)?;
+            writer.write(&together(&files, &schema, &small)?)?;
             small.clear();
         }
     }
     if !small.is_empty() {
-        writer.write(&together(inputs, &schema, &small)?)?;
+        writer.write(&together(&files, &schema, &small)?)?;
     }
     writer.finish(level)
 }
 
 /// All row groups in order of time.
-fn pieces(inputs: &[Arc<SpanSegment>]) -> Vec<Piece> {
+fn pieces(inputs: &[Arc<SpanSegment>], files: &[Arc<Footer>]) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = Vec::new();
-    for (input, segment) in inputs.iter().enumerate() {
-        for (group, slice) in segment.file.groups().enumerate() {
+    for (input, (segment, file)) in inputs.iter().zip(files).enumerate() {
+        for (group, slice) in file.groups().enumerate() {
             let bounds = slice.bounds("start_time");
             let first_ns = bounds.map_or(segment.meta.min_ns, |(first_ns, _)| first_ns);
             pieces.push(Piece { input, group, rows: slice.rows, first_ns });
@@ -104,22 +106,22 @@ fn pieces(inputs: &[Arc<SpanSegment>]) -> Vec<Piece> {
 }
 
 /// The columns of the merged segment: the fixed ones, then for each key the type that most values have.
-fn schema_of(inputs: &[Arc<SpanSegment>]) -> io::Result<SchemaRef> {
+fn schema_of(inputs: &[Arc<SpanSegment>], files: &[Arc<Footer>]) -> io::Result<SchemaRef> {
     let fixed = |schema: &Schema| -> Vec<Arc<Field>> {
         let fields = schema.fields().iter();
         fields.filter(|field| !field.name().starts_with(ATTRIBUTE_PREFIX)).cloned().collect()
     };
-    let mut fields = fixed(inputs[0].file.schema());
+    let mut fields = fixed(files[0].schema());
     // Values by key, then by type.
     let mut values: BTreeMap<&str, Vec<(DataType, u64)>> = BTreeMap::new();
-    for input in inputs {
-        if fixed(input.file.schema()) != fields {
+    for (input, file) in inputs.iter().zip(files) {
+        if fixed(file.schema()) != fields {
             let what = format!("segment {} has other columns than the others", input.meta.id);
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
-        for (key, scalar) in input.file.attribute_keys() {
+        for (key, scalar) in file.attribute_keys() {
             let name = format!("{ATTRIBUTE_PREFIX}{key}");
-            let count: u64 = (input.file.groups())
+            let count: u64 = (file.groups())
                 .map(|group| group.values(&name).unwrap_or(group.rows.len() as u64))
                 .sum();
             let types = values.entry(key).or_default();
@@ -154,13 +156,13 @@ fn fits(file: &Schema, merged: &Schema) -> bool {
 
 /// Rows of several groups as one, in order.
 fn together(
-    inputs: &[Arc<SpanSegment>],
+    files: &[Arc<Footer>],
     schema: &SchemaRef,
     pieces: &[Piece],
 ) -> io::Result<RecordBatch> {
     let mut batches: Vec<RecordBatch> = Vec::new();
     for piece in pieces {
-        let file = &inputs[piece.input].file;
+        let file = &files[piece.input];
         let columns: Vec<&str> =
             file.schema().fields().iter().map(|field| field.name().as_str()).collect();
         for batch in file.read(&columns, Some(std::slice::from_ref(&piece.rows)))? {

@@ -143,7 +143,7 @@ impl SpanSnapshot {
             .map(|batch| (batch.max_ns, Unit::Hot(batch)))
             .collect();
         for segment in &self.segments {
-            for group in segment.file.groups() {
+            for group in segment.file.footer()?.groups() {
                 let (min_ns, max_ns) = group
                     .bounds("start_time")
                     .unwrap_or((segment.meta.min_ns, segment.meta.max_ns));

@@ -152,7 +152,8 @@ impl SpanSegment {
         interner: &Interner,
         texts: &ParsedTexts,
     ) -> io::Result<Vec<Span>> {
-        let typed = self.file.attribute_keys();
+        let footer = self.file.footer()?;
+        let typed = footer.attribute_keys();
         let columns: Vec<String> = (ROW_COLUMNS.into_iter().chain(["attributes"]))
             .map(str::to_owned)
             .chain(typed.map(|(key, _)| format!("{}{key}", columnar::ATTRIBUTE_PREFIX)))
@@ -160,12 +161,12 @@ impl SpanSegment {
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
         let mut spans = Vec::new();
         if let Some(rows) = rows {
-            for batch in self.file.read_few(&columns, rows)? {
+            for batch in footer.read_few(&columns, rows)? {
                 read_rows(&batch, interner, texts, &mut spans)?;
             }
             return Ok(spans);
         }
-        for batch in self.file.read(&columns, None)? {
+        for batch in footer.read(&columns, None)? {
             read_rows(&batch.map_err(columnar::arrow_error)?, interner, texts, &mut spans)?;
         }
         Ok(spans)

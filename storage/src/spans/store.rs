@@ -124,8 +124,10 @@ impl SpanStore {
     /// Opens a segment and learns its keys and names, which this process may not have seen come in.
     fn open_one(&self, dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Arc<SpanSegment>> {
         let segment = SpanSegment::open(dir, meta, &self.filter_room)?;
-        self.keys.write().merge(&segment.file.key_types());
-        if let Some(text) = segment.file.text(NAMES_TEXT) {
+        let footer = segment.file.footer()?;
+        segment.file.forget_footer();
+        self.keys.write().merge(&footer.key_types());
+        if let Some(text) = footer.text(NAMES_TEXT) {
             self.names.write().merge(&Names::from_text(text));
         }
         Ok(Arc::new(segment))
@@ -197,7 +199,8 @@ impl SignalStore for SpanStore {
         service: &str,
     ) -> io::Result<Option<Vec<SegmentMeta>>> {
         let segment = SpanSegment::open_rows(dir, meta)?;
-        let names = segment.file.text(NAMES_TEXT).map(Names::from_text).unwrap_or_default();
+        let names =
+            segment.file.footer()?.text(NAMES_TEXT).map(Names::from_text).unwrap_or_default();
         if !names.services().any(|named| **named == *service) {
             return Ok(None);
         }

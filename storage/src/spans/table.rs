@@ -193,6 +193,10 @@ fn segment_batches(
     min_ns: u64,
     max_ns: u64,
 ) -> BoxedBatches {
+    let footer = match segment.file.footer() {
+        Ok(footer) => footer,
+        Err(error) => return Box::new(std::iter::once(Err(error))),
+    };
     // A whole attribute object needs every typed column; a single key only its own and the rest.
     let mut physical: Vec<String> = Vec::new();
     for (name, _) in wanted.iter() {
@@ -203,10 +207,7 @@ fn segment_batches(
             "attributes" => {
                 physical.push("attributes".into());
                 physical.extend(
-                    segment
-                        .file
-                        .attribute_keys()
-                        .map(|(key, _)| format!("{ATTRIBUTE_PREFIX}{key}")),
+                    footer.attribute_keys().map(|(key, _)| format!("{ATTRIBUTE_PREFIX}{key}")),
                 );
             }
             fixed if is_fixed(fixed) => physical.push(fixed.to_owned()),
@@ -224,9 +225,8 @@ fn segment_batches(
         Some((first_ns, last_ns)) => first_ns <= max_ns && last_ns >= min_ns,
         None => true,
     };
-    let rows: Vec<Range<usize>> =
-        segment.file.groups().filter(within).map(|group| group.rows).collect();
-    match segment.file.read(&columns, Some(&rows)) {
+    let rows: Vec<Range<usize>> = footer.groups().filter(within).map(|group| group.rows).collect();
+    match footer.read(&columns, Some(&rows)) {
         Err(error) => Box::new(std::iter::once(Err(error))),
         Ok(reader) => {
             Box::new(reader.map(move |batch| logical_batch(&batch.map_err(arrow_error)?, &wanted)))

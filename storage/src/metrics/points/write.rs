@@ -10,7 +10,7 @@ use super::{
     BUCKET_COLUMNS_MAX, SERIES_COLUMN, bounds_text, bucket_column, detail_text, exemplars_text,
     histogram, totals_text, whole_number,
 };
-use crate::columnar::{self, ParquetFile, arrow_error};
+use crate::columnar::{self, Footer, arrow_error};
 use arrow::array::{
     ArrayRef, Float64Array, Int32Array, Int64Array, ListBuilder, RecordBatch, StringArray,
     TimestampNanosecondArray, UInt64Builder,
@@ -87,11 +87,11 @@ impl Layout {
     }
 
     /// The one for the points of several segments: what repeats in each of them does in all.
-    pub fn of_files<'f>(files: impl Iterator<Item = &'f ParquetFile> + Clone) -> Self {
-        let has = |file: &ParquetFile, number: usize| {
+    pub fn of_files<'f>(files: impl Iterator<Item = &'f Footer> + Clone) -> Self {
+        let has = |file: &Footer, number: usize| {
             file.schema().column_with_name(&bucket_column(number)).is_some()
         };
-        let buckets = |file: &ParquetFile| (0..).take_while(|number| has(file, *number)).count();
+        let buckets = |file: &Footer| (0..).take_while(|number| has(file, *number)).count();
         let names = TIMES.iter().map(|(name, _)| *name).chain(DOUBLES.iter().map(|(n, ..)| *n));
         let repeats = |name: &&str| files.clone().all(|file| file.has_dictionary(name));
         Self {

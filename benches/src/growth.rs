@@ -7,14 +7,18 @@ use crate::load;
 use crate::queries::{self, Known};
 use crate::report::{Report, Row};
 use crate::server::{Program, Server};
+use anyhow::ensure;
+use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 /// Hours in all.
 const HOURS: u64 = 10;
 
-/// The first hour is sent so many times, each time to an empty directory: its peak of memory is one figure else, the
-/// others are the median of many.
-const FIRST_HOURS: usize = 3;
+/// The first hour is sent so many times, each time to an empty directory, and the last hour to copies of what the hours
+/// before left: peaks of memory differ by a tenth from one time to the next. Each meets a server that was just started,
+/// so that what differs is the data; hours that follow each other in one process are told beside it.
+const TIMES: usize = 3;
 
 /// Directories of one hour and of ten are asked in turn, so that both meet the machine's fast and slow moments; the
 /// least counts.
@@ -48,11 +52,17 @@ pub async fn run(
     };
     let of_one = |number: usize| data_dir.with_extension(format!("first-{number}"));
     let mut first_peaks = Vec::new();
-    for number in 0..FIRST_HOURS {
+    for number in 0..TIMES {
         first_peaks.extend(load(program, &of_one(number), [hour(0)].into_iter()).await?);
     }
-    let of_ten = of_one(FIRST_HOURS - 1);
-    let peaks = load(program, &of_ten, (1..HOURS).map(hour)).await?;
+    let of_nine = of_one(TIMES - 1);
+    let running = load(program, &of_nine, (1..HOURS - 1).map(hour)).await?;
+    let of_ten = data_dir.with_extension("ten");
+    let mut last_peaks = Vec::new();
+    for _ in 0..TIMES {
+        copy(&of_nine, &of_ten)?;
+        last_peaks.extend(load(program, &of_ten, [hour(HOURS - 1)].into_iter()).await?);
+    }
 
     let first = Shop::new(hour(0));
     let (_, logs) = corpus::logs::encode(&first);
@@ -82,11 +92,12 @@ pub async fn run(
         }
     }
     let mut medians = Vec::new();
-    for (name, mut peaks) in names.iter().zip([first_peaks, peaks]) {
+    let sections = [names[0], names[1], "2nd to 9th hour in one process"];
+    for (section, mut peaks) in sections.iter().zip([first_peaks, last_peaks, running]) {
         let each: Vec<String> = peaks.iter().map(|peak| format!("{peak:.0}")).collect();
         peaks.sort_by(f64::total_cmp);
         medians.push(peaks[peaks.len() / 2]);
-        let row = Row::plain(name, "peak RSS at ingest, median", "MiB", peaks[peaks.len() / 2]);
+        let row = Row::plain(section, "peak RSS at ingest, median", "MiB", peaks[peaks.len() / 2]);
         report.add(row.note(each.join(", ")));
     }
     let [one, ten] = least;
@@ -124,4 +135,14 @@ async fn load(
     }
     server.stop().await?;
     Ok(peaks)
+}
+
+/// Makes `to` a copy of the folder `from`.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    let copied = Command::new("cp").arg("-r").arg(from).arg(to).status()?;
+    ensure!(copied.success(), "{} could not be copied", from.display());
+    Ok(())
 }

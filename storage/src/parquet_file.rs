@@ -629,6 +629,7 @@ impl RowGroup<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "rows are given as ranges")]
 mod tests {
     use super::*;
     use crate::columnar::{self, dictionary};

@@ -345,7 +345,8 @@ fn count_ones(packed: &[u8], range: Range<usize>) -> Option<usize> {
     let bytes = packed.get(range.start / 8..range.end.div_ceil(8))?;
     let all: usize = bytes.iter().map(|byte| byte.count_ones() as usize).sum();
     let before = bytes.first().map_or(0, |byte| byte & !(0xff << (range.start % 8)));
-    let after = if range.end % 8 == 0 { 0 } else { bytes.last()? & (0xff << (range.end % 8)) };
+    let after =
+        if range.end.is_multiple_of(8) { 0 } else { bytes.last()? & (0xff << (range.end % 8)) };
     Some(all - (before.count_ones() + after.count_ones()) as usize)
 }
 
@@ -457,6 +458,7 @@ fn addressable(bytes: usize) -> Option<i32> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "rows are given as ranges")]
 mod tests {
     use super::*;
     use crate::columnar::{self, dictionary};
@@ -484,7 +486,7 @@ mod tests {
         let few: Vec<Option<usize>> = rows.clone().map(|row| there(50, row)).collect();
         let half: Vec<Option<usize>> = rows.clone().map(|row| there(2, row)).collect();
         let runs: Vec<Option<usize>> =
-            rows.clone().map(|row| (row / 1_000 % 2 == 0).then_some(row)).collect();
+            rows.clone().map(|row| ((row / 1_000) & 1 == 0).then_some(row)).collect();
         let ids = rows.clone().map(|row| (row as u64 * 0x9e37_79b9).to_be_bytes());
         let some_ids = half.iter().map(|row| row.map(|row| (row as u64).to_be_bytes()));
         let columns: Vec<(&str, ArrayRef)> = vec![

@@ -125,9 +125,9 @@ mod tests {
             end: n * 7,
             accepted: n,
             rejected: n % 3,
-            reason: (n % 3 > 0).then(|| format!("reason \"{}\"\n", n % 2).into()),
+            reason: (!n.is_multiple_of(3)).then(|| format!("reason \"{}\"\n", n % 2).into()),
         };
-        (0..count).map(|n| (u128::from(n) << 64 | 5, request(n))).collect()
+        (0..count).map(|n| ((u128::from(n) << 64) | 5, request(n))).collect()
     }
 
     fn saved(requests: &[(u128, Remembered)]) -> Vec<u8> {

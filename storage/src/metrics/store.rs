@@ -340,7 +340,8 @@ impl SignalStore for MetricStore {
         if !table.series.iter().any(|series| is_theirs(&series.meta)) {
             return Ok(None);
         }
-        let rest = merge(dir, &[segment.clone()], |series| !is_theirs(series), meta.level)?;
+        let rest =
+            merge(dir, std::slice::from_ref(&segment), |series| !is_theirs(series), meta.level)?;
         Ok(Some(rest.into_iter().collect()))
     }
 

@@ -215,6 +215,12 @@ fn known_kind(kind: i32) -> i32 {
     if (0..=5).contains(&kind) { kind } else { 0 }
 }
 
+/// Service, operation, kind and status of spans of a request, as numbers.
+type Group = (u32, u32, i32, i32);
+
+/// Key of a group, and slot and cell of its span before: spans of a request are close in time.
+type LastCell = (u32, u64, u32);
+
 impl RedStore {
     pub fn new() -> Self {
         Self::default()
@@ -223,8 +229,7 @@ impl RedStore {
     /// Counts every span of a batch. Called in log order from one thread, before any sampling.
     pub fn observe(&self, batch: &SpanBatch) {
         let mut live = self.live.write();
-        // Per group its key, and the slot and cell of the span before: spans of a request are close in time.
-        let mut groups: FxHashMap<(u32, u32, i32, i32), (u32, u64, u32)> = FxHashMap::default();
+        let mut groups: FxHashMap<Group, LastCell> = FxHashMap::default();
         let mut edges = KeysOfEdges::default();
         for (row, span) in batch.rows.iter().enumerate() {
             let code = batch.name.codes()[row];

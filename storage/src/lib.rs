@@ -25,6 +25,7 @@ pub mod meter;
 pub mod metrics;
 mod open;
 mod pages;
+mod footer_cache;
 mod parquet_file;
 mod points;
 pub mod red;

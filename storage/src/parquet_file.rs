@@ -3,13 +3,13 @@
 use crate::columnar::{
     ATTRIBUTE_PREFIX, KEYS_TEXT, KeyTypes, ScalarType, arrow_error, parquet_error,
 };
+use crate::footer_cache::KEPT;
 use crate::pages::{Offsets, Pages};
 use crate::points::{self, GroupRows};
 use arrow::array::{Array, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::prep_null_mask_filter;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowSelection,
 };
@@ -20,7 +20,6 @@ use parquet::file::metadata::{
 };
 use parquet::file::statistics::Statistics;
 use parquet::file::writer::SerializedRowGroupWriter;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
@@ -49,10 +48,7 @@ pub struct Test {
     pub passes: Passes,
 }
 
-/// Footers kept in memory, bytes: those of about ten hours of 1.5 million spans each with their logs and metrics.
-const KEPT_BYTES_MAX: usize = 32 << 20;
-
-/// A sealed Parquet file. Its footer is kept in memory while it is asked for, see [`Kept`].
+/// A sealed Parquet file. Its footer is kept in memory while it is asked for, see `footer_cache.rs`.
 #[derive(Debug)]
 pub struct ParquetFile {
     path: PathBuf,
@@ -94,91 +90,11 @@ impl ParquetFile {
     pub fn read(&self, columns: &[&str], rows: Option<&[Range<usize>]>) -> io::Result<Rows> {
         self.footer()?.read(columns, rows)
     }
-
-    /// See [`Footer::read_by`].
-    pub fn read_by(
-        &self,
-        columns: &[&str],
-        rows: Option<&[Range<usize>]>,
-        batch_rows: usize,
-    ) -> io::Result<Rows> {
-        self.footer()?.read_by(columns, rows, batch_rows)
-    }
-
-    /// See [`Footer::read_few`].
-    pub fn read_few(
-        &self,
-        columns: &[&str],
-        rows: &[Range<usize>],
-    ) -> io::Result<Vec<RecordBatch>> {
-        self.footer()?.read_few(columns, rows)
-    }
-
-    /// See [`Footer::read_if`].
-    pub fn read_if(
-        &self,
-        columns: &[&str],
-        rows: Option<&[Range<usize>]>,
-        tests: Vec<Test>,
-    ) -> io::Result<Rows> {
-        self.footer()?.read_if(columns, rows, tests)
-    }
 }
 
 impl Drop for ParquetFile {
     fn drop(&mut self) {
         self.forget_footer();
-    }
-}
-
-/// The footers that were asked for last.
-static KEPT: Mutex<Kept> = Mutex::new(Kept::new(KEPT_BYTES_MAX));
-
-/// Footers by the numbers of their files. A directory of years has thousands of files, whose footers take a hundredth of
-/// its bytes: only those that are asked for stay.
-struct Kept {
-    footers: BTreeMap<u64, KeptFooter>,
-    bytes: usize,
-    bytes_max: usize,
-    /// Counts look-ups, for their order.
-    uses: u64,
-}
-
-struct KeptFooter {
-    footer: Arc<Footer>,
-    bytes: usize,
-    last_use: u64,
-}
-
-impl Kept {
-    const fn new(bytes_max: usize) -> Self {
-        Self { footers: BTreeMap::new(), bytes: 0, bytes_max, uses: 0 }
-    }
-
-    fn get(&mut self, number: u64) -> Option<Arc<Footer>> {
-        let kept = self.footers.get_mut(&number)?;
-        self.uses += 1;
-        kept.last_use = self.uses;
-        Some(kept.footer.clone())
-    }
-
-    fn keep(&mut self, number: u64, footer: Arc<Footer>) {
-        self.forget(number);
-        self.uses += 1;
-        let bytes = footer.heap_bytes();
-        self.bytes += bytes;
-        self.footers.insert(number, KeptFooter { footer, bytes, last_use: self.uses });
-        while self.bytes > self.bytes_max && self.footers.len() > 1 {
-            let oldest = self.footers.iter().min_by_key(|(_, kept)| kept.last_use);
-            let Some(number) = oldest.map(|(number, _)| *number) else { return };
-            self.forget(number);
-        }
-    }
-
-    fn forget(&mut self, number: u64) {
-        if let Some(kept) = self.footers.remove(&number) {
-            self.bytes -= kept.bytes;
-        }
     }
 }
 
@@ -208,8 +124,8 @@ impl Footer {
         Ok(Self { path: path.to_owned(), number, metadata, offsets: OnceLock::new() })
     }
 
-    /// Heap bytes, also those of where its pages lie, which are read later: about as many.
-    fn heap_bytes(&self) -> usize {
+    /// Heap bytes; where its pages lie, which is read later, is taken for as much. An estimate.
+    pub fn heap_bytes(&self) -> usize {
         self.metadata.metadata().memory_size() * 2
     }
 
@@ -630,7 +546,7 @@ impl RowGroup<'_> {
 
 #[cfg(test)]
 #[allow(clippy::single_range_in_vec_init, reason = "rows are given as ranges")]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::columnar::{self, dictionary};
     use crate::segment::SegmentDir;
@@ -644,7 +560,7 @@ mod tests {
     const GROUP: usize = 9_000;
 
     /// Three row groups; `late` has values in the last one only, `never` in none.
-    fn file(folder: &Path) -> PathBuf {
+    pub fn file(folder: &Path) -> PathBuf {
         let dir = SegmentDir::new(folder.join("segments"), 1).unwrap();
         let rows = 0..ROWS as i64;
         let code = |row: i64| (row % 7 != 0).then_some((row % 40) as i32);
@@ -757,24 +673,6 @@ mod tests {
         let number = file.number;
         drop(file);
         assert!(KEPT.lock().get(number).is_none(), "no longer than its file is used");
-    }
-
-    #[test]
-    fn the_footers_asked_for_last_stay_within_their_room() {
-        let folder = tempfile::tempdir().unwrap();
-        let footer = Arc::new(Footer::open(&file(folder.path())).unwrap());
-        let mut kept = Kept::new(footer.heap_bytes() * 3);
-        (1..=3).for_each(|number| kept.keep(number, footer.clone()));
-        kept.get(1).unwrap();
-        kept.keep(4, footer.clone());
-        assert!(kept.get(2).is_none(), "the one not asked for the longest");
-        assert!([1, 3, 4].into_iter().all(|number| kept.get(number).is_some()));
-        assert_eq!(kept.bytes, footer.heap_bytes() * 3);
-        [1, 3, 4].into_iter().for_each(|number| kept.forget(number));
-        assert_eq!(kept.bytes, 0);
-        let mut small = Kept::new(1);
-        small.keep(1, footer);
-        assert!(small.get(1).is_some(), "one is kept at any rate");
     }
 
     #[test]

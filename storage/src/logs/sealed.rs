@@ -134,7 +134,9 @@ impl LogSegment {
     /// Traces of all blocks, from the rows themselves.
     fn traces(&self) -> io::Result<Vec<traceindex::Pair>> {
         let mut pairs = Vec::new();
-        for (block, batch) in (0..).zip(self.file.read_by(&["trace_id"], None, BLOCK_ROWS)?) {
+        for (block, batch) in
+            (0..).zip(self.file.footer()?.read_by(&["trace_id"], None, BLOCK_ROWS)?)
+        {
             let batch = batch.map_err(arrow_error)?;
             let ids = column(&batch, "trace_id")?.as_fixed_size_binary();
             let sent = (0..ids.len()).filter(|row| !ids.is_null(*row));
@@ -191,7 +193,7 @@ impl LogSegment {
         let ranges: Vec<Range<usize>> =
             blocks.iter().map(|block| outline.blocks.blocks[*block].row_range()).collect();
         // Only the last block is shorter, so each batch is a block.
-        let reader = self.file.read_by(&names, Some(&ranges), BLOCK_ROWS)?;
+        let reader = self.file.footer()?.read_by(&names, Some(&ranges), BLOCK_ROWS)?;
         Ok(reader.zip(blocks).map(move |(batch, block)| {
             BlockRows::new(outline, &outline.blocks.blocks[*block], batch.map_err(arrow_error)?)
         }))

@@ -195,7 +195,7 @@ fn conformed(
     schema: &SchemaRef,
 ) -> io::Result<RecordBatch> {
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    let read = match file.read_by(&names, Some(rows), count.max(1))?.next() {
+    let read = match file.footer()?.read_by(&names, Some(rows), count.max(1))?.next() {
         Some(batch) if count > 0 => batch.map_err(arrow_error)?,
         _ => return Ok(RecordBatch::new_empty(schema.clone())),
     };

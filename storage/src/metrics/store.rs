@@ -184,9 +184,13 @@ impl MetricStore {
         self.keys.read().clone()
     }
 
+    /// Opens a segment and learns its keys, which this process may not have seen come in.
     fn open_one(&self, dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Arc<MetricSegment>> {
         let (interner, naming) = (self.interner.clone(), self.naming.clone());
-        Ok(Arc::new(MetricSegment::open(dir, meta, interner, naming, self.known.clone())?))
+        let segment = MetricSegment::open(dir, meta, interner, naming, self.known.clone())?;
+        self.keys.write().merge(&segment.key_types()?);
+        segment.points().forget_footer();
+        Ok(Arc::new(segment))
     }
 }
 
@@ -295,12 +299,7 @@ impl SignalStore for MetricStore {
     }
 
     fn open(&self, dir: &SegmentDir, metas: &[SegmentMeta]) -> Vec<(SegmentMeta, io::Error)> {
-        let (opened, failed) = open_each(metas, |meta| {
-            let segment = self.open_one(dir, meta)?;
-            self.keys.write().merge(&segment.key_types()?);
-            segment.points().forget_footer();
-            Ok(segment)
-        });
+        let (opened, failed) = open_each(metas, |meta| self.open_one(dir, meta));
         self.live.write().segments.extend(opened);
         failed
     }
@@ -314,7 +313,6 @@ impl SignalStore for MetricStore {
     ) -> io::Result<()> {
         let opened: Vec<Arc<MetricSegment>> =
             added.iter().map(|meta| self.open_one(dir, meta)).collect::<io::Result<_>>()?;
-        opened.iter().for_each(|segment| segment.points().forget_footer());
         let mut live = self.live.write();
         live.segments.retain(|segment| !removed.iter().any(|gone| gone.id == segment.meta.id));
         live.segments.extend(opened);

@@ -5,6 +5,7 @@ use super::segment::{DictText, SpanSegment};
 use super::store::SpanSnapshot;
 use crate::attributes;
 use crate::columnar::{ATTRIBUTE_PREFIX, AttributeReader, Test, arrow_error};
+use crate::segment::SegmentMeta;
 use crate::threads;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
@@ -142,7 +143,10 @@ impl SpanSnapshot {
             .filter(|batch| batch.min_ns <= query.end_ns && batch.max_ns >= query.start_ns)
             .map(|batch| (batch.max_ns, Unit::Hot(batch)))
             .collect();
-        for segment in &self.segments {
+        let meets =
+            |meta: &SegmentMeta| meta.min_ns <= query.end_ns && meta.max_ns >= query.start_ns;
+        // Footers of other times need not be read.
+        for segment in self.segments.iter().filter(|segment| meets(&segment.meta)) {
             for group in segment.file.footer()?.groups() {
                 let (min_ns, max_ns) = group
                     .bounds("start_time")
@@ -324,7 +328,9 @@ fn segment_candidates(
 ) -> io::Result<Candidates> {
     let mut out = Candidates::default();
     let tests = tests_of(query);
-    for batch in segment.file.read_if(&["trace_id", "start_time"], Some(&[rows]), tests)? {
+    for batch in
+        segment.file.footer()?.read_if(&["trace_id", "start_time"], Some(&[rows]), tests)?
+    {
         let batch = batch.map_err(arrow_error)?;
         let trace_ids = column(&batch, "trace_id")?.as_fixed_size_binary();
         let starts = column(&batch, "start_time")?.as_primitive::<TimestampNanosecondType>();

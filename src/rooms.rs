@@ -34,6 +34,8 @@ pub fn open(config: &Config) -> anyhow::Result<Rooms> {
     let stores = Arc::new(Stores::new(interner.clone(), config.otlp.clone()));
     // What dashboards read again and again, beside the samples of the queries themselves.
     stores.metrics.keep((config.memory_limit_bytes / 16) as usize);
+    // What queries read of segments before they read rows.
+    trefoil_storage::kept::keep_at_most((config.memory_limit_bytes / 8) as usize);
     let mut storage = trefoil_storage::config::Config::new(&config.data_dir);
     crate::memory::keep_below(config.memory_limit_bytes);
     storage.give_back = crate::memory::give_back_if_ample;

@@ -3,7 +3,7 @@
 use crate::columnar::{
     ATTRIBUTE_PREFIX, KEYS_TEXT, KeyTypes, ScalarType, arrow_error, parquet_error,
 };
-use crate::footer_cache::KEPT;
+use crate::kept::{HeapBytes, Kept};
 use crate::pages::{Offsets, Pages};
 use crate::points::{self, GroupRows};
 use arrow::array::{Array, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
@@ -48,38 +48,33 @@ pub struct Test {
     pub passes: Passes,
 }
 
-/// A sealed Parquet file. Its footer is kept in memory while it is asked for, see `footer_cache.rs`.
+/// A sealed Parquet file. Its footer is in memory while it is asked for.
 #[derive(Debug)]
 pub struct ParquetFile {
     path: PathBuf,
     /// Tells it from other files.
     number: u64,
     rows: usize,
+    footer: Kept<Footer>,
 }
 
 impl ParquetFile {
     /// Reads the footer.
     pub fn open(path: &Path) -> io::Result<Self> {
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        let footer = Arc::new(Footer::read_from(path, number)?);
-        let rows = footer.rows();
-        KEPT.lock().keep(number, footer);
-        Ok(Self { path: path.to_owned(), number, rows })
+        let footer = Kept::new();
+        let rows = footer.get_or_read(|| Footer::read_from(path, number))?.rows();
+        Ok(Self { path: path.to_owned(), number, rows, footer })
     }
 
     /// What the footer says, and rows by it.
     pub fn footer(&self) -> io::Result<Arc<Footer>> {
-        if let Some(footer) = KEPT.lock().get(self.number) {
-            return Ok(footer);
-        }
-        let footer = Arc::new(Footer::read_from(&self.path, self.number)?);
-        KEPT.lock().keep(self.number, footer.clone());
-        Ok(footer)
+        self.footer.get_or_read(|| Footer::read_from(&self.path, self.number))
     }
 
     /// Does not keep the footer until it is asked for again.
     pub fn forget_footer(&self) {
-        KEPT.lock().forget(self.number);
+        self.footer.forget();
     }
 
     pub fn rows(&self) -> usize {
@@ -92,9 +87,10 @@ impl ParquetFile {
     }
 }
 
-impl Drop for ParquetFile {
-    fn drop(&mut self) {
-        self.forget_footer();
+impl HeapBytes for Footer {
+    /// Where its pages lie, which is read later, is taken for as much as the rest.
+    fn heap_bytes(&self) -> usize {
+        self.metadata.metadata().memory_size() * 2
     }
 }
 
@@ -122,11 +118,6 @@ impl Footer {
         let damaged = |_| io::Error::new(io::ErrorKind::InvalidData, "the footer is damaged");
         let metadata = loaded.map_err(damaged)?.map_err(parquet_error)?;
         Ok(Self { path: path.to_owned(), number, metadata, offsets: OnceLock::new() })
-    }
-
-    /// Heap bytes; where its pages lie, which is read later, is taken for as much. An estimate.
-    pub fn heap_bytes(&self) -> usize {
-        self.metadata.metadata().memory_size() * 2
     }
 
     /// Where pages lie.
@@ -663,16 +654,14 @@ pub mod tests {
     #[test]
     fn a_footer_that_was_forgotten_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
-        let file = ParquetFile::open(&file(folder.path())).unwrap();
+        let path = file(folder.path());
+        let file = ParquetFile::open(&path).unwrap();
         let first = file.footer().unwrap();
         assert!(Arc::ptr_eq(&first, &file.footer().unwrap()));
+        drop(first);
         file.forget_footer();
-        let again = file.footer().unwrap();
-        assert!(!Arc::ptr_eq(&first, &again));
-        assert_eq!((again.rows(), again.schema()), (file.rows(), first.schema()));
-        let number = file.number;
-        drop(file);
-        assert!(KEPT.lock().get(number).is_none(), "no longer than its file is used");
+        std::fs::remove_file(&path).unwrap();
+        assert!(file.footer().is_err(), "it is read again");
     }
 
     #[test]

@@ -122,6 +122,13 @@ impl Blocks {
         self.blocks.last().map_or(0, |block| block.row_range().end)
     }
 
+    /// Heap bytes.
+    pub fn heap_bytes(&self) -> usize {
+        self.blocks.capacity() * size_of::<Block>()
+            + self.runs.capacity() * size_of::<(u32, u32)>()
+            + self.minutes.capacity() * size_of::<u16>()
+    }
+
     pub fn shrink_to_fit(&mut self) {
         self.runs.shrink_to_fit();
         self.minutes.shrink_to_fit();

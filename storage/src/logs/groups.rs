@@ -74,6 +74,17 @@ impl Groups {
         }
     }
 
+    /// Heap bytes, an estimate; what is shared with other segments does not count.
+    pub fn heap_bytes(&self) -> usize {
+        let pattern_bytes = |pattern: &Pattern| {
+            size_of::<Pattern>()
+                + pattern.text.len() * 2
+                + pattern.tokens.capacity() * size_of::<PatternToken>()
+        };
+        self.groups.capacity() * size_of::<Group>()
+            + self.patterns.iter().map(pattern_bytes).sum::<usize>()
+    }
+
     pub fn pattern(&self, group: u32) -> Option<&Pattern> {
         self.patterns.get(self.groups[group as usize].pattern as usize)
     }

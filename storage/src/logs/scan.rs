@@ -92,6 +92,7 @@ pub fn scan_segment(
 ) -> io::Result<()> {
     let Some(mut verdicts) = Verdicts::new(segment, filter)? else { return Ok(()) };
     let outline = segment.outline()?;
+    let outline = &*outline;
     if range.covers(segment.meta.min_ns, segment.meta.max_ns) {
         verdicts.take_groups(segment, outline, visitor);
     }

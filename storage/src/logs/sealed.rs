@@ -11,6 +11,7 @@ use crate::attributes::{self, Value};
 use crate::bloom::Room;
 use crate::check::is_damage;
 use crate::columnar::{ATTRIBUTE_PREFIX, AttributeReader, ParquetFile, arrow_error, scalar_at};
+use crate::kept::{HeapBytes, Kept};
 use crate::resource::{Interner, Resource, Scope};
 use crate::segment::{SegmentDir, SegmentMeta};
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch, StringArray};
@@ -20,7 +21,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// Columns that a whole row is read from; the attribute columns come on top, the rest is in the groups.
 pub(super) const ROW_COLUMNS: [&str; 9] = [
@@ -44,8 +45,8 @@ pub struct LogSegment {
     blocks: PathBuf,
     text_index: PathBuf,
     trace_index: TraceIndex,
-    outline: OnceLock<Outline>,
-    text: OnceLock<TextIndex>,
+    outline: Kept<Outline>,
+    text: Kept<TextIndex>,
 }
 
 /// What is known of a segment's rows without reading them.
@@ -88,33 +89,27 @@ impl LogSegment {
             blocks: dir.file_path(meta, BLOCKS),
             text_index: dir.file_path(meta, TEXT_INDEX),
             trace_index: TraceIndex::new(dir.file_path(meta, TRACE_INDEX), room.clone()),
-            outline: OnceLock::new(),
-            text: OnceLock::new(),
+            outline: Kept::new(),
+            text: Kept::new(),
         })
     }
 
     /// Groups and blocks.
-    pub fn outline(&self) -> io::Result<&Outline> {
-        if let Some(outline) = self.outline.get() {
-            return Ok(outline);
-        }
-        let (groups, blocks) = groups::read(File::open(&self.blocks)?, &self.interner)?;
-        if blocks.rows() as u64 != self.meta.rows {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("block index of segment {} does not fit its rows", self.meta.id),
-            ));
-        }
-        // Of two threads that read it at once one copy is kept.
-        Ok(self.outline.get_or_init(|| Outline::new(groups, blocks)))
+    pub fn outline(&self) -> io::Result<Arc<Outline>> {
+        self.outline.get_or_read(|| {
+            let (groups, blocks) = groups::read(File::open(&self.blocks)?, &self.interner)?;
+            if blocks.rows() as u64 != self.meta.rows {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("block index of segment {} does not fit its rows", self.meta.id),
+                ));
+            }
+            Ok(Outline::new(groups, blocks))
+        })
     }
 
-    fn text(&self) -> io::Result<&TextIndex> {
-        if let Some(text) = self.text.get() {
-            return Ok(text);
-        }
-        let text = TextIndex::open(&self.text_index)?;
-        Ok(self.text.get_or_init(|| text))
+    fn text(&self) -> io::Result<Arc<TextIndex>> {
+        self.text.get_or_read(|| TextIndex::open(&self.text_index))
     }
 
     /// Blocks that can hold rows of the trace that a filter asks for; `None` when it asks for none.
@@ -247,6 +242,15 @@ impl LogSegment {
 
 fn too_many_rows(id: u64) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("segment {id} holds more rows than it says"))
+}
+
+impl HeapBytes for Outline {
+    /// Resources and scopes are shared with other segments.
+    fn heap_bytes(&self) -> usize {
+        self.blocks.heap_bytes()
+            + self.groups.heap_bytes()
+            + self.group_rows.capacity() * size_of::<u64>()
+    }
 }
 
 impl Outline {

@@ -219,7 +219,7 @@ impl<'a> Search<'a> {
         let Some(verdicts) = Verdicts::new(segment, &self.query.filter)? else { return Ok(()) };
         let outline = segment.outline()?;
         for (number, block) in outline.blocks.blocks.iter().enumerate() {
-            if verdicts.wants(outline, number) {
+            if verdicts.wants(&outline, number) {
                 self.add_source(block.min_ns, block.max_ns, Source::Block(i, number as u32));
             }
         }
@@ -232,7 +232,7 @@ impl<'a> Search<'a> {
         let outline = segment.outline()?;
         let verdicts = &self.verdicts[&i];
         let LogQuery { filter, range, .. } = self.query;
-        let hits = scan::hits(segment, outline, verdicts, filter, range, number as usize)?;
+        let hits = scan::hits(segment, &outline, verdicts, filter, range, number as usize)?;
         for (row, time_ns) in hits {
             self.add(time_ns, Source::Block(i, number), row);
         }

@@ -202,8 +202,8 @@ impl SignalStore for LogStore {
         service: &str,
     ) -> io::Result<Option<Vec<SegmentMeta>>> {
         let segment = LogSegment::open(dir, meta, &self.interner, &self.filter_room)?;
-        let senders = &segment.outline()?.groups.resources;
-        if !senders.iter().any(|resource| *resource.service_name == *service) {
+        let outline = segment.outline()?;
+        if !outline.groups.resources.iter().any(|resource| *resource.service_name == *service) {
             return Ok(None);
         }
         rebuild::rebuild(dir, meta, &self.interner, Some(service)).map(Some)

@@ -82,7 +82,8 @@ impl LogSnapshot {
         let Some(segment) = self.segments.iter().find(|s| s.meta.id == segment) else {
             return Ok(String::new());
         };
-        let blocks = &segment.outline()?.blocks.blocks;
+        let outline = segment.outline()?;
+        let blocks = &outline.blocks.blocks;
         let Some(number) = blocks.iter().position(|block| block.row_range().contains(&row)) else {
             return Ok(String::new());
         };

@@ -106,7 +106,7 @@ impl SegmentBatches {
                 .collect()
         };
         let read = physical_columns(&segment, &wanted)
-            .and_then(|columns| Ok((columns, numbers(segment.outline()?))));
+            .and_then(|columns| Ok((columns, numbers(&*segment.outline()?))));
         let (columns, blocks) = match read {
             Ok((columns, blocks)) => (columns, Ok(blocks)),
             Err(error) => (Vec::new(), Err(Some(error))),
@@ -116,9 +116,9 @@ impl SegmentBatches {
 
     fn read(&self, numbers: &[usize]) -> io::Result<Vec<RecordBatch>> {
         let outline = self.segment.outline()?;
-        let texts = GroupTexts::new(outline);
+        let texts = GroupTexts::new(&outline);
         self.segment
-            .read_blocks(outline, &self.columns, numbers)?
+            .read_blocks(&outline, &self.columns, numbers)?
             .map(|rows| block_batch(&rows?, &texts, &self.wanted))
             .collect()
     }

@@ -10,6 +10,7 @@
 
 use super::filter::{Field, LogFilter};
 use super::tokens::{self, Needle};
+use crate::kept::HeapBytes;
 use roaring::RoaringBitmap;
 use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
@@ -193,9 +194,10 @@ fn damaged(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("text index: {reason}"))
 }
 
-/// An open index.
+/// An open index. Its dictionaries are in memory, its postings are read when they are asked for.
 pub struct TextIndex {
     reader: SegmentReader,
+    dictionary_bytes: u64,
     word: tantivy::schema::Field,
     number: tantivy::schema::Field,
     buckets: u64,
@@ -207,15 +209,22 @@ impl std::fmt::Debug for TextIndex {
     }
 }
 
+impl HeapBytes for TextIndex {
+    fn heap_bytes(&self) -> usize {
+        self.dictionary_bytes as usize + (16 << 10)
+    }
+}
+
 impl TextIndex {
     pub fn open(path: &Path) -> io::Result<Self> {
         let (bundle, buckets) = Bundle::open(path)?;
+        let dictionary_bytes = bundle.dictionary_bytes();
         let index = Index::open(bundle).map_err(tantivy_error)?;
         let (word, number) = fields(&index.schema())?;
         let segments = index.searchable_segments().map_err(tantivy_error)?;
         let segment = segments.first().ok_or_else(|| damaged("holds no segment"))?;
         let reader = SegmentReader::open(segment).map_err(tantivy_error)?;
-        Ok(Self { reader, word, number, buckets })
+        Ok(Self { reader, dictionary_bytes, word, number, buckets })
     }
 
     /// Blocks that can hold a matching row; `None` when the index can't tell.
@@ -311,6 +320,12 @@ impl Bundle {
             files.push((name.into(), offset..end.ok_or_else(|| damaged("file lies outside"))?));
         }
         Ok((Self { file: Arc::new(file), files: Arc::new(files) }, contents.buckets))
+    }
+
+    fn dictionary_bytes(&self) -> u64 {
+        let is_dictionary = |path: &Path| path.extension().is_some_and(|name| name == "term");
+        let dictionaries = self.files.iter().filter(|(path, _)| is_dictionary(path));
+        dictionaries.map(|(_, place)| place.end - place.start).sum()
     }
 
     fn find(&self, path: &Path) -> Option<BundledFile> {

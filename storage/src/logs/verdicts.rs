@@ -25,7 +25,8 @@ impl Verdicts {
         if blocks.as_ref().is_some_and(RoaringBitmap::is_empty) {
             return Ok(None);
         }
-        let groups = &segment.outline()?.groups;
+        let outline = segment.outline()?;
+        let groups = &outline.groups;
         let mut asked = Asked::new(filter, groups);
         let by_group: Vec<Option<bool>> =
             (0..groups.groups.len() as u32).map(|group| asked.of(group, groups)).collect();

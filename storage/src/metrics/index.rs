@@ -42,6 +42,12 @@ impl LabelIndex {
         self.postings.entry(name).or_default().entry(value).or_default().push(number);
     }
 
+    /// Heap bytes, an estimate; texts are shared with the series.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let value_bytes = |(_, numbers): (_, &Vec<u32>)| 64 + numbers.capacity() * size_of::<u32>();
+        self.postings.values().flat_map(|values| values.iter().map(value_bytes)).sum()
+    }
+
     /// Numbers of series that may pass all matchers, ascending. Matchers on derived labels are left to the caller.
     pub fn find(&self, matchers: &[&dyn LabelMatcher]) -> Vec<u32> {
         let mut found: Option<Vec<u32>> = None;

@@ -1,11 +1,11 @@
 //! Merges segments of one partition into one, some series at a time, so that memory does not grow with them.
 
 use super::points::{Layout, Rows, SERIES_COLUMN, Wanted};
-use super::segment::{Files, Listed, MetricSegment, ROWS_AT_ONCE, place_of};
+use super::segment::{Files, Listed, MetricSegment, ROWS_AT_ONCE, SeriesTable, place_of};
 use super::select::in_parts;
 use super::series::SeriesMeta;
 use super::store::StoredPoint;
-use crate::columnar::{ParquetFile, arrow_error};
+use crate::columnar::{Footer, arrow_error};
 use crate::segment::{SegmentDir, SegmentMeta};
 use arrow::array::{ArrayRef, AsArray, Int32Array, RecordBatch, new_null_array};
 use arrow::compute::interleave_record_batch;
@@ -17,6 +17,13 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// A segment that is merged, with what is asked for again and again.
+struct Input<'a> {
+    segment: &'a MetricSegment,
+    table: Arc<SeriesTable>,
+    footer: Arc<Footer>,
+}
+
 /// A series of the merged segment.
 struct Source {
     meta: Arc<SeriesMeta>,
@@ -27,24 +34,28 @@ struct Source {
 
 /// Writes the series that `keeps` lets pass; `None` if there is none.
 ///
-/// * `inputs`: of one partition, at least one.
+/// * `segments`: of one partition, at least one.
 pub(super) fn merge(
     dir: &SegmentDir,
-    inputs: &[Arc<MetricSegment>],
+    segments: &[Arc<MetricSegment>],
     keeps: impl Fn(&SeriesMeta) -> bool,
     level: u32,
 ) -> io::Result<Option<SegmentMeta>> {
-    let sources = sources(inputs, keeps)?;
+    let mut inputs: Vec<Input<'_>> = Vec::with_capacity(segments.len());
+    for segment in segments {
+        let (table, footer) = (segment.table()?, segment.points().footer()?);
+        inputs.push(Input { segment, table, footer });
+    }
+    let inputs = &inputs;
+    let sources = sources(inputs, keeps);
     if sources.is_empty() {
         return Ok(None);
     }
     let mut families = BTreeMap::new();
     for input in inputs {
-        families.extend(input.table()?.families.clone());
+        families.extend(input.table.families.clone());
     }
-    let footers: Vec<_> =
-        inputs.iter().map(|input| input.points().footer()).collect::<io::Result<_>>()?;
-    let layout = Layout::of_files(footers.iter().map(|footer| &**footer));
+    let layout = Layout::of_files(inputs.iter().map(|input| &*input.footer));
     let listed = RefCell::new(Vec::with_capacity(sources.len()));
     let mut next = 0;
     let parts = in_parts(&sources, ROWS_AT_ONCE, |source| source.rows);
@@ -52,9 +63,8 @@ pub(super) fn merge(
         let first = next;
         next += part.len();
         let made = match bounds_of(inputs, part) {
-            Ok(Some(bounds)) => columns(inputs, part, bounds, first, &layout),
-            Ok(None) => rewritten(inputs, part, first, &layout),
-            Err(error) => Err(error),
+            Some(bounds) => columns(inputs, part, bounds, first, &layout),
+            None => rewritten(inputs, part, first, &layout),
         };
         match made {
             Ok((batches, of_part)) => {
@@ -66,7 +76,7 @@ pub(super) fn merge(
     });
     let files = Files {
         dir,
-        partition_ns: inputs[0].meta.partition_ns,
+        partition_ns: segments[0].meta.partition_ns,
         level,
         layout: &layout,
         metas: sources.iter().map(|source| &source.meta).collect(),
@@ -76,14 +86,11 @@ pub(super) fn merge(
 }
 
 /// The series of all inputs, in the order in which they are written.
-fn sources(
-    inputs: &[Arc<MetricSegment>],
-    keeps: impl Fn(&SeriesMeta) -> bool,
-) -> io::Result<Vec<Source>> {
+fn sources(inputs: &[Input<'_>], keeps: impl Fn(&SeriesMeta) -> bool) -> Vec<Source> {
     let mut sources: Vec<Source> = Vec::new();
     let mut known: FxHashMap<u128, usize> = FxHashMap::default();
-    for (input, segment) in inputs.iter().enumerate() {
-        for (number, series) in segment.table()?.series.iter().enumerate() {
+    for (input, Input { table, .. }) in inputs.iter().enumerate() {
+        for (number, series) in table.series.iter().enumerate() {
             if series.rows.is_empty() || !keeps(&series.meta) {
                 continue;
             }
@@ -96,31 +103,28 @@ fn sources(
         }
     }
     sources.sort_by(|a, b| place_of(&a.meta).cmp(&place_of(&b.meta)));
-    Ok(sources)
+    sources
 }
 
 /// The bounds of some series, if each has the same in all inputs: then its rows may stand together as they are.
-fn bounds_of(
-    inputs: &[Arc<MetricSegment>],
-    sources: &[Source],
-) -> io::Result<Option<Vec<Arc<[f64]>>>> {
+fn bounds_of(inputs: &[Input<'_>], sources: &[Source]) -> Option<Vec<Arc<[f64]>>> {
     let mut all = Vec::with_capacity(sources.len());
     for source in sources {
         let mut bounds: Option<&Arc<[f64]>> = None;
         for (input, number) in &source.found {
-            let here = &inputs[*input].table()?.series[*number as usize].bounds;
+            let here = &inputs[*input].table.series[*number as usize].bounds;
             let bits =
                 |bounds: &[f64]| bounds.iter().map(|bound| bound.to_bits()).collect::<Vec<_>>();
             match bounds {
                 Some(known) if !Arc::ptr_eq(known, here) && bits(known) != bits(here) => {
-                    return Ok(None);
+                    return None;
                 }
                 _ => bounds = Some(here),
             }
         }
         all.push(bounds.cloned().unwrap_or_else(|| Arc::from([])));
     }
-    Ok(Some(all))
+    Some(all)
 }
 
 /// Rows on their way to the file, and their series.
@@ -128,7 +132,7 @@ type Made = (Vec<RecordBatch>, Vec<Listed>);
 
 /// The rows of some series, taken from the inputs column by column.
 fn columns(
-    inputs: &[Arc<MetricSegment>],
+    inputs: &[Input<'_>],
     sources: &[Source],
     bounds: Vec<Arc<[f64]>>,
     first: usize,
@@ -138,11 +142,11 @@ fn columns(
     let mut batches: Vec<RecordBatch> = Vec::with_capacity(inputs.len());
     // By input and series: where its rows begin in the batch of the input.
     let mut begin: Vec<Vec<usize>> = vec![vec![0; sources.len()]; inputs.len()];
-    for (input, segment) in inputs.iter().enumerate() {
+    for (input, Input { table, footer, .. }) in inputs.iter().enumerate() {
         let mut ranges: Vec<Range<usize>> = Vec::new();
         let mut rows = 0;
         for (number, at) in wanted(sources, input) {
-            let of_series = &segment.table()?.series[number as usize].rows;
+            let of_series = &table.series[number as usize].rows;
             begin[input][at] = rows;
             rows += of_series.len();
             match ranges.last_mut() {
@@ -150,7 +154,7 @@ fn columns(
                 _ => ranges.push(of_series.clone()),
             }
         }
-        batches.push(conformed(segment.points(), &ranges, rows, &schema)?);
+        batches.push(conformed(footer, &ranges, rows, &schema)?);
     }
     let times: Vec<&[i64]> = batches.iter().map(times).collect::<io::Result<_>>()?;
     let mut order: Vec<(usize, usize)> = Vec::new();
@@ -159,7 +163,7 @@ fn columns(
     for (at, (source, bounds)) in sources.iter().zip(bounds).enumerate() {
         let from = order.len();
         for (input, number) in &source.found {
-            let rows = inputs[*input].table()?.series[*number as usize].rows.len();
+            let rows = inputs[*input].table.series[*number as usize].rows.len();
             let begin = begin[*input][at];
             order.extend((begin..begin + rows).map(|row| (*input, row)));
         }
@@ -189,13 +193,13 @@ fn columns(
 ///
 /// * `count`: of the rows.
 fn conformed(
-    file: &ParquetFile,
+    footer: &Footer,
     rows: &[Range<usize>],
     count: usize,
     schema: &SchemaRef,
 ) -> io::Result<RecordBatch> {
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    let read = match file.footer()?.read_by(&names, Some(rows), count.max(1))?.next() {
+    let read = match footer.read_by(&names, Some(rows), count.max(1))?.next() {
         Some(batch) if count > 0 => batch.map_err(arrow_error)?,
         _ => return Ok(RecordBatch::new_empty(schema.clone())),
     };
@@ -219,7 +223,7 @@ fn times(batch: &RecordBatch) -> io::Result<&[i64]> {
 
 /// The rows of some series by way of their points: where bounds change, they are told anew.
 fn rewritten(
-    inputs: &[Arc<MetricSegment>],
+    inputs: &[Input<'_>],
     sources: &[Source],
     first: usize,
     layout: &Layout,
@@ -245,13 +249,10 @@ fn wanted(sources: &[Source], input: usize) -> Vec<(u32, usize)> {
 }
 
 /// The points of some series, each in time order; those of one time in the order of the inputs.
-fn points_of(
-    inputs: &[Arc<MetricSegment>],
-    sources: &[Source],
-) -> io::Result<Vec<Vec<StoredPoint>>> {
+fn points_of(inputs: &[Input<'_>], sources: &[Source]) -> io::Result<Vec<Vec<StoredPoint>>> {
     let mut all: Vec<Vec<StoredPoint>> =
         sources.iter().map(|source| Vec::with_capacity(source.rows)).collect();
-    for (input, segment) in inputs.iter().enumerate() {
+    for (input, Input { segment, .. }) in inputs.iter().enumerate() {
         let wanted = wanted(sources, input);
         let numbers: Vec<u32> = wanted.iter().map(|(number, _)| *number).collect();
         for ((_, at), (_, points)) in wanted.iter().zip(segment.read(&numbers, Wanted::ALL)?) {

@@ -12,6 +12,7 @@ use super::series::{Label, SeriesMeta};
 use super::store::{HotTable, StoredPoint, kind_from_name};
 use crate::attributes;
 use crate::columnar::{self, Footer, KEYS_TEXT, KeyTypes, ParquetFile, arrow_error};
+use crate::kept::{HeapBytes, Kept};
 use crate::resource::{Interner, Resource, Scope};
 use crate::segment::{SegmentDir, SegmentMeta, partition_of};
 use crate::signal::Signal;
@@ -26,7 +27,7 @@ use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// Extension of the series table.
 pub const SERIES: &str = "series.parquet";
@@ -242,12 +243,19 @@ pub struct SealedSeries {
     pub max_ns: u64,
 }
 
-/// The series table of a segment, read at first use.
+/// The series table of a segment.
 #[derive(Debug)]
 pub struct SeriesTable {
     pub series: Vec<SealedSeries>,
     pub index: LabelIndex,
     pub families: BTreeMap<Arc<str>, FamilyMetadata>,
+}
+
+impl HeapBytes for SeriesTable {
+    /// Series are shared with the hot table and other segments.
+    fn heap_bytes(&self) -> usize {
+        self.series.capacity() * size_of::<SealedSeries>() + self.index.heap_bytes()
+    }
 }
 
 /// An open segment.
@@ -259,7 +267,7 @@ pub struct MetricSegment {
     interner: Arc<Interner>,
     naming: Naming,
     known: Arc<KnownSeries>,
-    table: OnceLock<SeriesTable>,
+    table: Kept<SeriesTable>,
 }
 
 impl MetricSegment {
@@ -288,17 +296,13 @@ impl MetricSegment {
             interner,
             naming,
             known,
-            table: OnceLock::new(),
+            table: Kept::new(),
         })
     }
 
-    /// The series table.
-    pub fn table(&self) -> io::Result<&SeriesTable> {
-        if let Some(table) = self.table.get() {
-            return Ok(table);
-        }
-        let table = self.read_table()?;
-        Ok(self.table.get_or_init(|| table))
+    /// The series table. Work that comes back to it holds it, so that it is not read twice.
+    pub fn table(&self) -> io::Result<Arc<SeriesTable>> {
+        self.table.get_or_read(|| self.read_table())
     }
 
     fn read_table(&self) -> io::Result<SeriesTable> {
@@ -436,7 +440,7 @@ impl MetricSegment {
             numbers.iter().enumerate().map(|(slot, number)| (*number as i32, slot)).collect();
         for batch in self.columns(Wanted { numbered: true, ..wanted }, &ranges)? {
             let batch = batch.map_err(arrow_error)?;
-            points::decode(&batch, table, &slot_of, &mut out)?;
+            points::decode(&batch, &table, &slot_of, &mut out)?;
         }
         Ok(out)
     }
@@ -450,7 +454,10 @@ impl MetricSegment {
         let rows = |number: &u32| table.series[*number as usize].rows.len();
         let parts: Vec<Vec<u32>> =
             in_parts(&all, ROWS_AT_ONCE, rows).into_iter().map(<[u32]>::to_vec).collect();
-        Ok(parts.into_iter().map(move |part| self.read(&part, Wanted::ALL)))
+        Ok(parts.into_iter().map(move |part| {
+            let _held = &table;
+            self.read(&part, Wanted::ALL)
+        }))
     }
 
     /// The file of the points.

@@ -188,7 +188,7 @@ impl MetricStore {
             let columns = Some(&self.columns);
             let others = sealed::gather(segment, columns, &found, asked, judge, out)?;
             for part in in_parts(&others, ROWS_AT_ONCE, rows) {
-                for (meta, points) in segment.read(part, wanted(table, part, asked.read, judge))? {
+                for (meta, points) in segment.read(part, wanted(&table, part, asked.read, judge))? {
                     out.coming_from(origin(&meta, bounds_of(&points)));
                     derive(&meta, &points, asked, judge, out);
                     out.metered()?;

@@ -3,6 +3,7 @@
 use super::sketch::Sketch;
 use super::store::{Exemplar, RedCell, RedKey, SLOT_NS};
 use crate::columnar::{self, ParquetFile};
+use crate::kept::{HeapBytes, Kept};
 use crate::segment::{PARTITION_NS, SegmentDir, SegmentMeta, partition_of};
 use crate::signal::Signal;
 use crate::wire;
@@ -15,7 +16,7 @@ use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 const MINUTE_NS: u64 = 60_000_000_000;
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -246,7 +247,7 @@ pub struct RedSegment {
     file: ParquetFile,
     /// Width of its narrowest slots, ns.
     pub width_ns: u64,
-    keys: OnceLock<Vec<KeyRows>>,
+    keys: Kept<Vec<KeyRows>>,
 }
 
 /// A key and where its cells are.
@@ -256,6 +257,14 @@ pub struct KeyRows {
     pub rows: Range<usize>,
 }
 
+impl HeapBytes for Vec<KeyRows> {
+    fn heap_bytes(&self) -> usize {
+        let texts = |k: &KeyRows| k.key.service.len() + k.key.operation.len() + 32;
+        let key_bytes = |k: &KeyRows| size_of::<KeyRows>() + size_of::<RedKey>() + 16 + texts(k);
+        self.iter().map(key_bytes).sum()
+    }
+}
+
 impl RedSegment {
     pub fn open(dir: &SegmentDir, meta: &SegmentMeta) -> io::Result<Self> {
         let file = ParquetFile::open(&dir.file_path(meta, "parquet"))?;
@@ -263,16 +272,12 @@ impl RedSegment {
         file.forget_footer();
         let widths = footer.groups().filter_map(|group| Some(group.bounds("width_ns")?.0));
         let width_ns = widths.min().unwrap_or(HOUR_NS);
-        Ok(Self { meta: meta.clone(), file, width_ns, keys: OnceLock::new() })
+        Ok(Self { meta: meta.clone(), file, width_ns, keys: Kept::new() })
     }
 
-    /// Its keys in the order of their rows, read at first use.
-    pub fn keys(&self) -> io::Result<&[KeyRows]> {
-        if let Some(keys) = self.keys.get() {
-            return Ok(keys);
-        }
-        let keys = self.read_keys()?;
-        Ok(self.keys.get_or_init(|| keys))
+    /// Its keys in the order of their rows.
+    pub fn keys(&self) -> io::Result<Arc<Vec<KeyRows>>> {
+        self.keys.get_or_read(|| self.read_keys())
     }
 
     fn read_keys(&self) -> io::Result<Vec<KeyRows>> {
@@ -326,7 +331,8 @@ impl RedSegment {
         visit: &mut dyn FnMut(RedCell) -> io::Result<()>,
     ) -> io::Result<()> {
         const COLUMNS: [&str; 5] = ["time", "width_ns", "sum_ns", "histogram", "exemplars"];
-        let wanted: Vec<&KeyRows> = self.keys()?.iter().filter(|k| fits(&k.key)).collect();
+        let keys = self.keys()?;
+        let wanted: Vec<&KeyRows> = keys.iter().filter(|k| fits(&k.key)).collect();
         if wanted.is_empty() {
             return Ok(());
         }

@@ -337,7 +337,8 @@ impl RedStore {
         keys.extend(frozen.map(|cell| cell.key.clone()));
         for segment in segments {
             if segment.meta.min_ns <= end_ns && segment.meta.max_ns >= start_ns {
-                let fitting = segment.keys()?.iter().filter(|k| filter.fits(&k.key));
+                let all = segment.keys()?;
+                let fitting = all.iter().filter(|k| filter.fits(&k.key));
                 keys.extend(fitting.map(|k| k.key.clone()));
                 meter.check()?;
             }

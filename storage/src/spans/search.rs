@@ -5,12 +5,12 @@ use super::segment::{DictText, SpanSegment};
 use super::store::SpanSnapshot;
 use crate::attributes;
 use crate::columnar::{ATTRIBUTE_PREFIX, AttributeReader, Test, arrow_error};
-use crate::segment::SegmentMeta;
 use crate::threads;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{Int32Type, Int64Type, TimestampNanosecondType};
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::ops::Range;
@@ -137,29 +137,6 @@ enum Unit<'a> {
 impl SpanSnapshot {
     /// Newest traces by start first, at most `query.limit`.
     pub fn search(&self, query: &SpanQuery) -> io::Result<Vec<TraceSummary>> {
-        let mut units: Vec<(u64, Unit<'_>)> = self
-            .hot
-            .iter()
-            .filter(|batch| batch.min_ns <= query.end_ns && batch.max_ns >= query.start_ns)
-            .map(|batch| (batch.max_ns, Unit::Hot(batch)))
-            .collect();
-        let meets =
-            |meta: &SegmentMeta| meta.min_ns <= query.end_ns && meta.max_ns >= query.start_ns;
-        // Footers of other times need not be read.
-        for segment in self.segments.iter().filter(|segment| meets(&segment.meta)) {
-            for group in segment.file.footer()?.groups() {
-                let (min_ns, max_ns) = group
-                    .bounds("start_time")
-                    .unwrap_or((segment.meta.min_ns, segment.meta.max_ns));
-                let longest = group.bounds("duration_ns").map_or(u64::MAX, |(_, longest)| longest);
-                let long_enough = query.min_duration_ns.is_none_or(|min| longest >= min);
-                if min_ns <= query.end_ns && max_ns >= query.start_ns && long_enough {
-                    units.push((max_ns, Unit::Group(segment, group.rows)));
-                }
-            }
-        }
-        units.sort_by_key(|(max_ns, _)| std::cmp::Reverse(*max_ns));
-
         let mut found: Vec<TraceSummary> = Vec::new();
         let mut seen: FxHashSet<[u8; 16]> = FxHashSet::default();
         // A trace starts no later than any of its spans: once the last of enough found traces starts later than all
@@ -168,12 +145,12 @@ impl SpanSnapshot {
             found.len() >= query.limit
                 && query.limit.checked_sub(1).is_none_or(|last| found[last].start_ns > latest_ns)
         };
-        let mut looking = Looking::new(&units, query);
+        let mut looking = Looking::new(self, query);
         while looking.newest_ns().is_some_and(|newest_ns| !enough(&found, newest_ns)) {
             let candidates = looking.look()?;
             let mut newest: Vec<([u8; 16], u64)> =
                 candidates.into_iter().filter(|(id, _)| !seen.contains(id)).collect();
-            newest.sort_by_key(|(id, start_ns)| (std::cmp::Reverse(*start_ns), *id));
+            newest.sort_by_key(|(id, start_ns)| (Reverse(*start_ns), *id));
             // A trace's status is known only when it has been read whole, hence in portions.
             for chunk in newest.chunks(query.limit.clamp(16, 256)) {
                 if enough(&found, chunk[0].1) {
@@ -188,7 +165,7 @@ impl SpanSnapshot {
                     Some(TraceStatus::Ok) => summary.error_count == 0,
                 });
                 found.extend(summaries);
-                found.sort_by_key(|t| (std::cmp::Reverse(t.start_ns), t.trace_id));
+                found.sort_by_key(|t| (Reverse(t.start_ns), t.trace_id));
                 found.truncate(query.limit);
             }
         }
@@ -240,39 +217,78 @@ impl SpanSnapshot {
 /// Per trace the start of the earliest span that fits.
 type Candidates = FxHashMap<[u8; 16], u64>;
 
-/// Looks through units one after the other. From the second row group on, which is only come to when the first had
-/// too few, several are looked through at once.
+/// Looks through units one after the other, the newest first. From the second row group on, which is only come to when
+/// the first had too few, several are looked through at once. Footers of segments that are never come to are not read.
 struct Looking<'a> {
-    units: &'a [(u64, Unit<'a>)],
     query: &'a SpanQuery,
-    /// Of the units that come next.
-    ready: VecDeque<io::Result<Candidates>>,
+    /// Those whose row groups are not among the units yet, the newest last.
+    segments: Vec<&'a SpanSegment>,
+    /// With the latest start of a span in each; the newest first.
+    units: VecDeque<(u64, Unit<'a>)>,
+    /// Of the units that came before those.
+    ready: VecDeque<(u64, io::Result<Candidates>)>,
     groups_met: bool,
 }
 
 impl<'a> Looking<'a> {
-    fn new(units: &'a [(u64, Unit<'a>)], query: &'a SpanQuery) -> Self {
-        Self { units, query, ready: VecDeque::new(), groups_met: false }
+    fn new(snapshot: &'a SpanSnapshot, query: &'a SpanQuery) -> Self {
+        let meets = |min_ns, max_ns| min_ns <= query.end_ns && max_ns >= query.start_ns;
+        let hot = snapshot.hot.iter().filter(|batch| meets(batch.min_ns, batch.max_ns));
+        let mut units: Vec<_> = hot.map(|batch| (batch.max_ns, Unit::Hot(batch))).collect();
+        units.sort_by_key(|(max_ns, _)| Reverse(*max_ns));
+        let segments = snapshot.segments.iter().map(|segment| &**segment);
+        let mut segments: Vec<&SpanSegment> =
+            segments.filter(|segment| meets(segment.meta.min_ns, segment.meta.max_ns)).collect();
+        segments.sort_by_key(|segment| segment.meta.max_ns);
+        Self { query, segments, units: units.into(), ready: VecDeque::new(), groups_met: false }
     }
 
     /// No span of the units to come starts later; `None` when there are none.
     fn newest_ns(&self) -> Option<u64> {
-        self.units.first().map(|(max_ns, _)| *max_ns)
+        let of_unit = self.units.front().map(|(max_ns, _)| *max_ns);
+        let of_segment = self.segments.last().map(|segment| segment.meta.max_ns);
+        let to_come = of_unit.max(of_segment);
+        self.ready.front().map_or(to_come, |(max_ns, _)| Some(*max_ns))
     }
 
     /// What fits of the next unit.
     fn look(&mut self) -> io::Result<Candidates> {
         if self.ready.is_empty() {
-            let groups = self.units.iter().take_while(|(_, unit)| matches!(unit, Unit::Group(..)));
-            let at_once = threads::worth(groups.count(), 1);
-            let threads = if self.groups_met { at_once } else { 1 };
-            self.groups_met |= matches!(self.units.first(), Some((_, Unit::Group(..))));
-            let units = &self.units[..threads.min(self.units.len())];
-            let query = self.query;
-            self.ready = threads::map(threads, units, |(_, unit)| unit.candidates(query)).into();
+            let at_most = if self.groups_met { threads::worth(usize::MAX, 1) } else { 1 };
+            self.open_segments(at_most)?;
+            let is_group = |unit: &&(u64, Unit<'_>)| matches!(unit.1, Unit::Group(..));
+            let groups = self.units.iter().take(at_most).take_while(is_group).count();
+            self.groups_met |= groups > 0;
+            let threads = groups.max(1).min(self.units.len());
+            let units: Vec<_> = self.units.drain(..threads).collect();
+            let look = |(max_ns, unit): (u64, Unit<'_>)| (max_ns, unit.candidates(self.query));
+            self.ready = threads::map(threads, units, look).into();
         }
-        self.units = self.units.get(1..).unwrap_or_default();
-        self.ready.pop_front().unwrap_or_else(|| Ok(Candidates::default()))
+        self.ready.pop_front().map_or_else(|| Ok(Candidates::default()), |(_, found)| found)
+    }
+
+    /// Reads footers until none of those left can bring one of the next `count` units.
+    fn open_segments(&mut self, count: usize) -> io::Result<()> {
+        while let Some(segment) = self.segments.last() {
+            let next = self.units.get(count - 1);
+            if next.is_some_and(|(max_ns, _)| *max_ns > segment.meta.max_ns) {
+                break;
+            }
+            let query = self.query;
+            for group in segment.file.footer()?.groups() {
+                let (min_ns, max_ns) = group
+                    .bounds("start_time")
+                    .unwrap_or((segment.meta.min_ns, segment.meta.max_ns));
+                let longest = group.bounds("duration_ns").map_or(u64::MAX, |(_, longest)| longest);
+                let long_enough = query.min_duration_ns.is_none_or(|min| longest >= min);
+                if min_ns <= query.end_ns && max_ns >= query.start_ns && long_enough {
+                    self.units.push_back((max_ns, Unit::Group(segment, group.rows)));
+                }
+            }
+            self.units.make_contiguous().sort_by_key(|(max_ns, _)| Reverse(*max_ns));
+            self.segments.pop();
+        }
+        Ok(())
     }
 }
 

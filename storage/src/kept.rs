@@ -11,8 +11,11 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+/// Before [`keep_at_most`], bytes. Tests have next to nothing, so that they read things again.
+const BYTES_MAX: usize = if cfg!(test) { 16 << 10 } else { 128 << 20 };
+
 /// Shared by all stores of the process.
-static ROOM: Mutex<Room> = Mutex::new(Room::new(128 << 20));
+static ROOM: Mutex<Room> = Mutex::new(Room::new(BYTES_MAX));
 
 /// Number of the next [`Kept`].
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);

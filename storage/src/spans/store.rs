@@ -250,7 +250,7 @@ pub struct SpanSnapshot {
     pub(super) hot: Vec<Arc<HotBatch>>,
     pub(super) segments: Vec<Arc<SpanSegment>>,
     pub(super) interner: Arc<Interner>,
-    texts: Arc<ParsedTexts>,
+    pub(super) texts: Arc<ParsedTexts>,
 }
 
 impl SpanSnapshot {

@@ -3,7 +3,9 @@
 use super::batch::{SpanBatch, SpanFields};
 use super::merge::{Sizes, merge};
 use super::row::Span;
+use super::search::SpanQuery;
 use super::segment::{INDEX, ParsedTexts, SpanSegment};
+use super::store::SpanSnapshot;
 use super::write::write;
 use crate::attributes::{self, Value, put_attribute};
 use crate::bloom::Room;
@@ -11,6 +13,7 @@ use crate::resource::{Interner, Resource, Scope};
 use crate::segment::{SegmentDir, SegmentMeta};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,6 +23,8 @@ struct Bench {
     dir: SegmentDir,
     interner: Interner,
     random: StdRng,
+    /// Spans start in the second after it.
+    start_ns: u64,
     _folder: tempfile::TempDir,
 }
 
@@ -41,6 +46,7 @@ impl Bench {
             dir: SegmentDir::new(folder.path().join("segments"), 1).unwrap(),
             interner: Interner::default(),
             random: StdRng::seed_from_u64(seed),
+            start_ns: START_NS,
             _folder: folder,
         }
     }
@@ -62,7 +68,7 @@ impl Bench {
             let scope = self.interner.scope(Scope::new("tests", "1", &[], "", 0));
             let mut trace_id = [0; 16];
             trace_id[8..].copy_from_slice(&(first_trace + n % traces).to_be_bytes());
-            let start_ns = START_NS + self.random.random_range(0..1_000_000_000);
+            let start_ns = self.start_ns + self.random.random_range(0..1_000_000_000);
             let row = SpanFields {
                 trace_id,
                 span_id: self.random.random(),
@@ -91,6 +97,15 @@ impl Bench {
 
     fn open(&self, meta: &SegmentMeta) -> Arc<SpanSegment> {
         Arc::new(SpanSegment::open(&self.dir, meta, &Arc::new(Room::new(1 << 20))).unwrap())
+    }
+
+    fn snapshot(&self, segments: &[Arc<SpanSegment>]) -> SpanSnapshot {
+        SpanSnapshot {
+            hot: Vec::new(),
+            segments: segments.to_vec(),
+            interner: Arc::default(),
+            texts: Arc::default(),
+        }
     }
 
     fn lines(&self, segment: &SpanSegment) -> Vec<String> {
@@ -164,6 +179,47 @@ fn inputs_with_many_keys_have_those_in_the_rest_that_few_rows_have() {
     });
     let inputs = batches.each_ref().map(|batch| bench.sealed(batch));
     bench.check_merge(&inputs);
+}
+
+#[test]
+fn a_search_that_has_enough_reads_nothing_older() {
+    let mut bench = Bench::new(7);
+    let mut segments = Vec::new();
+    for number in 0..4 {
+        bench.start_ns = START_NS + number * 10_000_000_000;
+        let batch = bench.batch(number * 50, 30, |n| ("n".to_owned(), Value::Int(n as i64)));
+        segments.push(bench.sealed(&batch));
+    }
+    // The order in which segments are listed does not matter.
+    segments.swap(0, 2);
+    let snapshot = bench.snapshot(&segments);
+    let search = |start_ns, limit| {
+        let query = SpanQuery {
+            service: None,
+            operation: None,
+            min_duration_ns: None,
+            max_duration_ns: None,
+            status: None,
+            attributes: Vec::new(),
+            start_ns,
+            end_ns: u64::MAX,
+            limit,
+        };
+        let found = snapshot.search(&query)?;
+        assert!(found.is_sorted_by_key(|trace| Reverse(trace.start_ns)));
+        std::io::Result::Ok(found.into_iter().map(|trace| trace.trace_id[15]).collect::<Vec<_>>())
+    };
+    let all = search(0, 1_000).unwrap();
+    assert_eq!(all.len(), 120);
+    for limit in [1, 29, 30, 31, 60, 119] {
+        assert_eq!(search(0, limit).unwrap(), all[..limit], "{limit}");
+    }
+    // The oldest but one: what was in memory of it is gone, and then its file.
+    segments[1].file.forget_footer();
+    std::fs::remove_file(bench.dir.file_path(&segments[1].meta, "parquet")).unwrap();
+    assert_eq!(search(0, 29).unwrap(), all[..29]);
+    assert_eq!(search(START_NS + 20_000_000_000, 1_000).unwrap(), all[..60]);
+    assert!(search(0, 61).is_err());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::Server;
 use serde_json::{Value, json};
-use trefoil_api::otlp::{KeyValue, Span, TracesData};
+use trefoil_api::otlp::{AnyValue, KeyValue, Span, TracesData};
 
 /// Promise 3: what is acknowledged is found by every query within this time.
 const FRESH: Duration = Duration::from_secs(1);
@@ -193,7 +193,7 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, told: T) -> Outcom
 /// Compares attributes without regard to their order.
 fn same_attributes(what: &str, found: &[KeyValue], told: Value) -> Outcome {
     let found: serde_json::Map<String, Value> =
-        found.iter().map(|one| (one.key.clone(), ordered(one.value.clone()))).collect();
+        found.iter().map(|one| (one.key.clone(), ordered(json!(one.value)))).collect();
     same(what, Value::Object(found), told)
 }
 
@@ -229,8 +229,8 @@ async fn traces(server: &Server, story: &Story) -> Outcome {
         ("service.instance.id", json!({"stringValue": "i-1"})),
         ("host.cpus", json!({"intValue": "8"})),
     ] {
-        let found = resource.iter().find(|one| one.key == key).map(|one| &one.value);
-        same(key, found, Some(&value))?;
+        let found = resource.iter().find(|one| one.key == key).map(|one| json!(one.value));
+        same(key, found, Some(value))?;
     }
     let [of_scope] = &of_resource.scope_spans[..] else { return Err("not one scope".into()) };
     let scope = (of_scope.scope.name.as_str(), of_scope.scope.version.as_str());
@@ -295,7 +295,10 @@ fn root_span(span: &Span, story: &Story) -> Outcome {
     }
     let of_exception = |key: &str| {
         let found = exception.attributes.iter().find(|one| one.key == key);
-        found.and_then(|one| one.value["stringValue"].as_str())
+        found.and_then(|one| match &one.value {
+            AnyValue::Str(text) => Some(text.as_str()),
+            _ => None,
+        })
     };
     same("exception's message", of_exception("exception.message"), Some("no such card"))?;
     same("exception's type", of_exception("exception.type"), story.abilities.exception_type)?;

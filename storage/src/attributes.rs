@@ -265,28 +265,6 @@ pub fn plain_json(value: Value<'_>) -> Json {
     }
 }
 
-/// An attribute list as OTLP/JSON: `[{"key","value":{"stringValue":…}}]`.
-pub fn otlp_json_list(list: &[u8]) -> Json {
-    iter(list).map(|(key, value)| json!({"key": key, "value": otlp_json(value)})).collect()
-}
-
-/// A value as an OTLP/JSON `AnyValue`.
-pub fn otlp_json(value: Value<'_>) -> Json {
-    match value {
-        Value::Empty => json!({}),
-        Value::Str(v) => json!({ "stringValue": v }),
-        Value::Bool(v) => json!({ "boolValue": v }),
-        Value::Int(v) => json!({ "intValue": v.to_string() }),
-        Value::Double(v) if v.is_finite() => json!({ "doubleValue": v }),
-        Value::Double(v) => json!({ "doubleValue": double_name(v) }),
-        Value::Bytes(v) => json!({ "bytesValue": BASE64_STANDARD.encode(v) }),
-        Value::Array(v) => {
-            json!({"arrayValue": {"values": array_items(v).map(otlp_json).collect::<Vec<_>>()}})
-        }
-        Value::Map(v) => json!({"kvlistValue": {"values": otlp_json_list(v)}}),
-    }
-}
-
 /// Protobuf JSON's names for doubles that JSON numbers can't hold.
 fn double_name(v: f64) -> &'static str {
     if v.is_nan() {

@@ -1,9 +1,11 @@
 //! Traces as OTLP/JSON.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value as Json;
 use std::sync::Arc;
 use trefoil_api::otlp;
-use trefoil_storage::attributes;
+use trefoil_storage::attributes::{self, Value};
 use trefoil_storage::resource::{Resource, Scope};
 use trefoil_storage::spans::records::{self, hex};
 use trefoil_storage::spans::{Span, TraceSummary};
@@ -93,11 +95,23 @@ fn otlp_span(span: &Span) -> otlp::Span {
 /// A canonical attribute list as OTLP/JSON.
 pub fn key_values(list: &[u8]) -> Vec<otlp::KeyValue> {
     attributes::iter(list)
-        .map(|(key, value)| otlp::KeyValue {
-            key: key.to_owned(),
-            value: attributes::otlp_json(value),
-        })
+        .map(|(key, value)| otlp::KeyValue { key: key.to_owned(), value: any_value(value) })
         .collect()
+}
+
+fn any_value(value: Value<'_>) -> otlp::AnyValue {
+    match value {
+        Value::Empty => otlp::AnyValue::Empty,
+        Value::Str(text) => otlp::AnyValue::Str(text.to_owned()),
+        Value::Bool(value) => otlp::AnyValue::Bool(value),
+        Value::Int(number) => otlp::AnyValue::Int(number),
+        Value::Double(number) => otlp::AnyValue::Double(number),
+        Value::Bytes(bytes) => otlp::AnyValue::Bytes(BASE64_STANDARD.encode(bytes)),
+        Value::Array(items) => {
+            otlp::AnyValue::Array(attributes::array_items(items).map(any_value).collect())
+        }
+        Value::Map(list) => otlp::AnyValue::Map(key_values(list)),
+    }
 }
 
 /// A summary as the API lists it.

@@ -1,7 +1,7 @@
 //! The rows of a trace's waterfall, and its critical path.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use trefoil_api::otlp::{Resource, Scope, Span, TracesData, plain};
+use trefoil_api::otlp::{AnyValue, Resource, Scope, Span, TracesData};
 
 /// One span as a row.
 #[derive(Debug, Clone, PartialEq)]
@@ -187,8 +187,10 @@ pub fn service_of(resource: &Resource) -> String {
         .attributes
         .iter()
         .find(|pair| pair.key == "service.name")
-        .and_then(|pair| plain(&pair.value).as_str().map(str::to_owned))
-        .filter(|name| !name.is_empty())
+        .and_then(|pair| match &pair.value {
+            AnyValue::Str(name) if !name.is_empty() => Some(name.clone()),
+            _ => None,
+        })
         .unwrap_or_else(|| "unknown_service".to_owned())
 }
 

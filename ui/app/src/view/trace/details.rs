@@ -5,7 +5,7 @@ use crate::widgets::breakable;
 use crate::widgets::log::{body_text, severity_class, severity_name};
 use leptos::prelude::*;
 use trefoil_api::logs::LogRow;
-use trefoil_api::otlp::{KeyValue, plain};
+use trefoil_api::otlp::KeyValue;
 use ui_core::format::duration;
 use ui_core::time::clock;
 use ui_core::waterfall::Row;
@@ -119,7 +119,7 @@ fn Attributes(pairs: Vec<KeyValue>) -> impl IntoView {
             {pairs
                 .into_iter()
                 .map(|pair| {
-                    let text = match plain(&pair.value) {
+                    let text = match pair.value.plain() {
                         serde_json::Value::String(text) => text,
                         other => other.to_string(),
                     };

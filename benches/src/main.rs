@@ -42,7 +42,8 @@ struct Options {
     /// First moment of the corpus' hour, Unix seconds [default: the last hour that ended at least an hour ago]
     #[arg(long)]
     start: Option<u64>,
-    /// Ingest runs per signal; the one with the least CPU time counts
+    /// Runs of each signal's ingest, of which the one with the least CPU time counts, and of the queries, each of a server
+    /// just started, of which the least percentiles count
     #[arg(long, default_value_t = 1)]
     runs: usize,
     /// What to measure; also `growth`: ten hours one after the other; `path-spans`, `path-logs`, `path-metrics`: the
@@ -247,7 +248,8 @@ async fn together(
 ) -> anyhow::Result<()> {
     let dir = fresh_dir(options)?;
     if let Some(data_dir) = &options.reuse {
-        return restarts_and_queries(program, dir.path(), data_dir, None, known, report).await;
+        return restarts_and_queries(options, program, dir.path(), data_dir, None, known, report)
+            .await;
     }
     let data_dir = dir.path().join("data");
     let run = ingest::run(program, &data_dir, signals).await?;
@@ -259,12 +261,13 @@ async fn together(
     report.add(row("per second", "records", records as f64 / run.load.wall.as_secs_f64()));
     add_acknowledged(section, &run.load, report);
     let first = (run.ready_empty, run.idle_empty_mib);
-    restarts_and_queries(program, dir.path(), &data_dir, Some(first), known, report).await
+    restarts_and_queries(options, program, dir.path(), &data_dir, Some(first), known, report).await
 }
 
 /// * `dir`: for an empty data directory.
 /// * `first`: time until ready and memory at rest of an earlier start without data.
 async fn restarts_and_queries(
+    options: &Options,
     program: &Program,
     dir: &Path,
     data_dir: &Path,
@@ -282,9 +285,15 @@ async fn restarts_and_queries(
     report.add(row("ready, with this data", "ms", full.0.as_secs_f64() * 1e3).at_most(100.0));
     report.add(row("idle RSS, empty", "MiB", empty.1).at_most(30.0));
     report.add(row("idle RSS, with this data", "MiB", full.1).at_most(60.0));
-    let server = Server::start(program, data_dir).await?;
-    queries::run(&server, known, &|_| true, report).await?;
-    report.add(Row::plain("queries", "RSS after them", "MiB", server.memory_mib("VmRSS")?));
-    server.stop().await?;
+    let mut runs = Vec::new();
+    for _ in 0..options.runs.max(1) {
+        let mut run = Report::default();
+        let server = Server::start(program, data_dir).await?;
+        queries::run(&server, known, &|_| true, &mut run).await?;
+        run.add(Row::plain("queries", "RSS after them", "MiB", server.memory_mib("VmRSS")?));
+        server.stop().await?;
+        runs.push(run);
+    }
+    report.add_least(&runs);
     Ok(())
 }

@@ -67,6 +67,29 @@ impl Report {
         self.rows.push(row);
     }
 
+    /// Adds the least value of each row; what the runs have told is noted. Less is better in all of them.
+    ///
+    /// * `runs`: of the same rows.
+    pub fn add_least(&mut self, runs: &[Self]) {
+        let Some(first) = runs.first() else { return };
+        for (at, row) in first.rows.iter().enumerate() {
+            let same: Vec<&Row> = runs.iter().filter_map(|run| run.rows.get(at)).collect();
+            let value = same.iter().map(|row| row.value).fold(f64::INFINITY, f64::min);
+            let mut notes: Vec<String> = same.iter().map(|row| row.note.clone()).collect();
+            notes.dedup();
+            notes.retain(|note| !note.is_empty());
+            if same.len() > 1 {
+                let each: Vec<String> = same.iter().map(|row| number(row.value)).collect();
+                notes.push(format!("{} runs: {}", each.len(), each.join(", ")));
+            }
+            let least = Row { value, note: notes.join("; "), ..row.clone() };
+            self.add(match row.goal {
+                Some(goal) => least.at_most(goal),
+                None => least,
+            });
+        }
+    }
+
     pub fn markdown(&self) -> String {
         let mut out = format!("`{}`\n", self.command);
         let mut section = "";

@@ -44,8 +44,8 @@ lint: ## Formatting and clippy, warnings are errors
 	cargo fmt --all -- --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-# Half an hour on two cores; BENCH="--scale 0.1" is a quick look. Building trefoil-bench beside the rest, and not
-# alone, keeps the features and so the build of everything else as they are.
+# Five minutes on two cores once it is built; BENCH="--scale 0.1" is a quick look. Building trefoil-bench beside the rest,
+# and not alone, keeps the features and so the build of everything else as they are.
 BENCH ?= --runs 3
 bench: ui ## Measure ingest, sizes, restarts and checked queries (see docs/performance.md)
 	cargo build --release --locked -p trefoil -p trefoil-examples -p trefoil-bench --bins

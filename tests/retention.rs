@@ -217,7 +217,8 @@ async fn by_size_the_directory_stays_within_5_percent_of_its_limit_while_records
         // are sealed, segments would grow to whole percents of such a small directory, and go as a whole.
         let nearly_full = full.is_some() || taken_last > limit * 9 / 10;
         let a_second = if nearly_full { limit / 100 } else { limit / 30 };
-        due += Duration::from_secs_f64(bytes as f64 / a_second as f64);
+        // What a stall of the machine held up is not made good in a burst: that would be faster than data are sealed.
+        due = due.max(begun.elapsed()) + Duration::from_secs_f64(bytes as f64 / a_second as f64);
         tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
     }
     eprintln!("{written} bytes came in; limit {limit}: between {lowest} and {highest} bytes");
